@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `kuayu scheduler`. */
+#pragma once
+
+/* main() of the role; argv[0] is the verb. Returns an exit status. */
+int cmd_scheduler(int argc, char **argv);
