@@ -35,7 +35,8 @@ struct kube_settings {
 /* Without any setting: $KUBECONFIG, then the in-cluster files and environment (KUBERNETES_SERVICE_HOST, service account). */
 int kube_new(uv_loop_t *loop, const struct kube_settings *s, const char *user_agent, struct kube **ret,
 	     struct err *e);
-struct kube *kube_free(struct kube *k);
+struct kube *
+kube_free(struct kube *k); /* accepts NULL; calls on their way end without done; frees its caches */
 
 /* status: HTTP status or negative errno. body: parsed answer (a Status object on errors), borrowed, maybe NULL. */
 typedef void (*kube_done_fn)(void *ctx, int status, json_t *body);
@@ -62,6 +63,26 @@ void kube_delete(struct kube *k, const struct model_kind *kind, const char *ns, 
 void kube_raw(struct kube *k, const char *method, const char *path, const char *content_type,
 	      const json_t *body, kube_done_fn done, void *ctx);
 
+/* What all of the above are made of, for calls that need their own time limit. */
+struct kube_request {
+	const char *method, *path; /* path with query, starts with '/' */
+	const char *content_type;  /* NULL = application/json when there is a body */
+	const json_t *body;	   /* borrowed; NULL = none */
+	int64_t timeout_ms;	   /* all attempts together; 0 = 5,000 */
+	int64_t attempt_ms;	   /* one attempt; 0 = 2,000 for reads, timeout_ms for writes */
+	bool again; /* a write that may be sent again although its outcome is unknown (compare-and-swap) */
+	kube_done_fn done;
+	void *ctx;
+};
+void kube_call(struct kube *k, const struct kube_request *r);
+/* Forgets the calls on their way with this ctx: their done is not called (what they do at the server is not undone). */
+void kube_cancel(struct kube *k, const void *ctx);
+/* Path of a collection (name NULL) or an object; malloc'ed. */
+char *kube_path(const struct model_kind *kind, const char *ns, const char *name, const char *subresource);
+/* Milliseconds since any server last answered a call or was heard on a watch. */
+uint64_t kube_silent_ms(const struct kube *k);
+uv_loop_t *kube_loop(const struct kube *k);
+
 /* Events are counted up and rate-limited: at most 10 a second; excess is dropped and counted. */
 void kube_event(struct kube *k, const json_t *involved, const char *type /* Normal, Warning */,
 		const char *reason, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
@@ -76,7 +97,7 @@ struct kube_cache_handler {
 /* query: "labelSelector=...&fieldSelector=..." or NULL. The handler may be all NULL. */
 struct kube_cache *kube_cache_new(struct kube *k, const struct model_kind *kind, const char *ns,
 				  const char *query, const struct kube_cache_handler *h);
-struct kube_cache *kube_cache_free(struct kube_cache *c);
+struct kube_cache *kube_cache_free(struct kube_cache *c); /* accepts NULL; not from inside its own handler */
 bool kube_cache_synced(const struct kube_cache *c);
 /* Milliseconds since the watch last heard from a server (event or bookmark); for "am I cut off?". */
 uint64_t kube_cache_silent_ms(const struct kube_cache *c);
@@ -84,6 +105,8 @@ json_t *kube_cache_get(const struct kube_cache *c, const char *ns, const char *n
 /* *pos = 0 to start. Do not change the cache while iterating (callbacks of calls come later, so issuing calls is fine). */
 json_t *kube_cache_next(const struct kube_cache *c, size_t *pos);
 size_t kube_cache_len(const struct kube_cache *c);
+/* Lists again, from the newest state of the store, and goes on watching from there. `synced` is called again. */
+void kube_cache_resync(struct kube_cache *c);
 /* Puts the answer of a write in at once when it is newer than what is there, so that the next reconcile sees its own writes. */
 void kube_cache_apply(struct kube_cache *c, json_t *obj);
 

@@ -11,9 +11,11 @@ struct http_call;
 struct http_client_options {
 	const char *ca_file, *cert_file,
 		*key_file; /* NULL = none; without ca_file https is not verified only if insecure is set */
+	const char *ca_pem, *cert_pem, *key_pem; /* the same as PEM texts (copied); they win over the files */
 	bool insecure;
 	const char *bearer_token; /* copied */
-	int connections_max;	  /* 0 = 64 */
+	int connections_max;	  /* 0 = 64; calls beyond wait for one */
+	int64_t unacked_max_ms; /* a connection whose bytes are not acknowledged for so long is given up; 0 = 3,000 */
 };
 
 struct http_call_options {

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kube: what its files share. */
+#pragma once
+
+#include "kube/kube.h"
+#include "net/http_client.h"
+
+#define SERVERS_MAX	   16
+#define CALLS_MAX	   4096 /* at once; more are answered -ENOBUFS */
+#define CONNECT_TIMEOUT_MS 700
+#define WATCH_SILENCE_MS   3000	  /* our servers send bookmarks every second */
+#define WATCH_SILENCE_MAX  120000 /* a stock Kubernetes sends them every minute */
+
+struct call;
+struct recorder;
+
+struct kube {
+	uv_loop_t *loop;
+	struct http_client *http;
+	char *servers[SERVERS_MAX]; /* without a '/' at the end */
+	size_t n_servers;
+	size_t current;	    /* the one in use */
+	char *user_agent;   /* header line */
+	struct call *calls; /* doubly linked */
+	size_t n_calls;
+	struct kube_cache *caches; /* doubly linked */
+	struct recorder *recorder;
+	uint64_t heard_ms;	  /* last answer or watch data from any server */
+	bool bookmarks;		  /* the servers send them often: silence is short */
+	int64_t watch_silence_ms; /* grows while no bookmark has been seen */
+	const char *component;	  /* user agent's first word, for events */
+};
+
+/* ---- config.c ---- */
+struct kube_config {
+	char **servers;
+	char *ca_file, *cert_file, *key_file;
+	char *ca_pem, *cert_pem, *key_pem;
+	char *token;
+	bool insecure;
+};
+int config_load(const struct kube_settings *s, struct kube_config *ret, struct err *e);
+/* Fills what kubeconfig `text` says for its current context; relative files are under dir. */
+int config_parse(const char *text, size_t len, const char *dir, struct kube_config *ret, struct err *e);
+void config_done(struct kube_config *c);
+
+/* ---- yaml.c ---- */
+/* One YAML document as JSON: mappings, sequences, scalars (plain true/false/null/integers typed); aliases refused. */
+int yaml_parse_new(const char *text, size_t len, json_t **ret, struct err *e);
+
+/* ---- client.c ---- */
+/* Server `from` failed: the next one becomes current, watches on `from` move. */
+void kube_leave(struct kube *k, size_t from, const char *why);
+/* 50 ms, doubled a failure up to 2 s, +- 50 % */
+uint64_t backoff_ms(unsigned failures);
+uint64_t obj_rv(const json_t *obj);
+
+/* ---- cache.c ---- */
+void cache_server_left(struct kube_cache *c, size_t server);
+struct kube_cache *cache_next(struct kube_cache *c);
+
+/* ---- events.c ---- */
+struct recorder *recorder_new(struct kube *k);
+struct recorder *recorder_free(struct recorder *r);
