@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MES example on one real MariaDB: bad input, and machines and an office that go on while servers and the database are killed
+with SIGKILL: nothing acknowledged is lost, nothing is stored twice."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.path.join(ROOT, "build/examples/mes")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, check, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if check():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def request(url, body=None, headers=None):
+    req = urllib.request.Request(url, data=body, headers=headers or {}, method="POST" if body is not None else "GET")
+    try:
+        with urllib.request.urlopen(req, timeout=10) as r:
+            return r.status, r.read()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read()
+    except OSError:
+        return 0, b""
+
+
+class MesTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="kuayu-mes-")
+        cls.procs = {}
+        cls.db_port = free_port()
+        cls.ports = [free_port(), free_port()]
+        cls.addClassCleanup(cls.clean)
+        os.chmod(cls.dir, 0o755)
+        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={cls.dir}/db", "--auth-root-authentication-method=normal",
+                        "--skip-test-db", "--user=root"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        cls.start_db()
+        wait_for("MariaDB", lambda: cls.sql("SELECT 1") == "1")
+        cls.sql("CREATE DATABASE mes; CREATE USER mes@'%' IDENTIFIED BY 'secret'; GRANT ALL ON mes.* TO mes@'%'")
+        for i in range(2):
+            cls.start_server(i)
+        for p in cls.ports:
+            wait_for("MES", lambda p=p: request(f"http://127.0.0.1:{p}/readyz")[0] == 200)
+        cls.url = f"http://127.0.0.1:{cls.ports[0]}"
+        wait_for("tables", lambda: request(f"{cls.url}/api/summary")[0] == 200)
+
+    @classmethod
+    def clean(cls):
+        for p in cls.procs.values():
+            p.kill()
+            p.wait()
+        shutil.rmtree(cls.dir)
+
+    @classmethod
+    def start(cls, name, args, **env):
+        log = open(f"{cls.dir}/{name}.log", "a")
+        cls.procs[name] = subprocess.Popen(args, stdout=log, stderr=log, env={**os.environ, **env})
+
+    @classmethod
+    def start_db(cls):
+        cls.start("db", ["mariadbd", "--no-defaults", f"--datadir={cls.dir}/db", f"--socket={cls.dir}/sock", f"--port={cls.db_port}",
+                         "--bind-address=127.0.0.1", "--user=root", "--innodb-buffer-pool-size=32M", f"--pid-file={cls.dir}/pid"])
+
+    @classmethod
+    def start_server(cls, i):
+        cls.start(f"mes{i}", [f"{BIN}/mes-server", "--address=127.0.0.1", f"--port={cls.ports[i]}", "--db-host=127.0.0.1",
+                              f"--db-port={cls.db_port}"], MES_DB_PASSWORD="secret")
+
+    @classmethod
+    def sql(cls, text):
+        r = subprocess.run(["mariadb", "--no-defaults", "-uroot", f"-S{cls.dir}/sock", "-N", "-B", "-e", text], capture_output=True, text=True,
+                           timeout=30)
+        return r.stdout.strip() if r.returncode == 0 else None
+
+    def kill9(self, name):
+        self.procs[name].send_signal(signal.SIGKILL)
+        self.procs[name].wait()
+
+    def order(self, key="k1", **change):
+        body = {"product": "shirt", "quantity": 5, "machines": ["x-1"], "source": "test", **change}
+        return request(f"{self.url}/api/orders", json.dumps(body).encode(), {"Idempotency-Key": key} if key else {})
+
+    def test_bad_input_is_refused_and_stores_nothing(self):
+        before = self.sql("SELECT (SELECT COUNT(*) FROM mes.orders), (SELECT COUNT(*) FROM mes.reports)")
+        for status, _ in (self.order(key=None), self.order(key="a b"), self.order(quantity=0), self.order(machines=[]),
+                          self.order(machines=["'; DROP TABLE orders; --"]), self.order(product="x" * 33),
+                          request(f"{self.url}/api/orders", b"{", {"Idempotency-Key": "k"}),
+                          request(f"{self.url}/api/reports", b"{}"), request(f"{self.url}/api/reports", b"[]"),
+                          request(f"{self.url}/api/reports", b'[{"machine":"m","seq":-1,"state":"idle","at_ms":1}]'),
+                          request(f"{self.url}/api/machines/m/work-orders?wait=1000"),
+                          request(f"{self.url}/api/machines/m/work-orders?ack=1;2")):
+            self.assertEqual(status, 400)
+        self.assertEqual(request(f"{self.url}/nothing")[0], 404)
+        self.assertEqual(self.sql("SELECT (SELECT COUNT(*) FROM mes.orders), (SELECT COUNT(*) FROM mes.reports)"), before)
+
+    def test_an_order_is_created_once_for_a_key(self):
+        first, again = self.order("once"), self.order("once")
+        self.assertEqual((first[0], again[0]), (201, 200))
+        self.assertEqual(json.loads(first[1])["id"], json.loads(again[1])["id"])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM mes.orders o JOIN mes.work_orders w ON w.order_id=o.id WHERE idem_key='once'"), "1")
+
+    def test_page_is_served(self):
+        status, body = request(f"{self.url}/")
+        self.assertEqual(status, 200)
+        self.assertIn(b"<title>MES", body)
+
+    def test_killed_servers_and_database_lose_and_double_nothing(self):
+        gateways = ",".join(f"http://127.0.0.1:{p}" for p in self.ports)
+        self.start("machines", [f"{BIN}/mes-machines", f"--gateways={gateways}", "--count=30", "--prefix=t-", "--site=t", "--interval=200ms",
+                                f"--journal={self.dir}/journal", f"--events={self.dir}/machines.jsonl", "--home-retry=1s"])
+        self.start("office", [f"{BIN}/mes-orders", f"--gateways={gateways}", "--interval=50ms", "--machine-prefixes=t-", "--machines=30",
+                              f"--events={self.dir}/orders.jsonl"])
+        for victim in ("mes0", "db", "mes1", "machines"):
+            time.sleep(1.5)
+            self.kill9(victim)
+            time.sleep(0.5)
+            if victim == "db":
+                self.start_db()
+            elif victim == "machines":
+                self.start("machines", self.procs["machines"].args)
+            else:
+                self.start_server(int(victim[3]))
+        time.sleep(2)
+        for name in ("office", "machines"):
+            self.procs[name].terminate()
+            self.assertEqual(self.procs[name].wait(timeout=40), 0)
+        self.check()
+
+    def check(self):
+        machines = [json.loads(line) for line in open(f"{self.dir}/machines.jsonl")]
+        orders = [json.loads(line) for line in open(f"{self.dir}/orders.jsonl")]
+        acked = {e["key"] for e in orders if e["ev"] == "order"}
+        self.assertGreater(len(acked), 50)
+        stored = self.sql("SELECT idem_key FROM mes.orders").split()
+        self.assertEqual(len(stored), len(set(stored)))
+        self.assertEqual(acked - set(stored), set(), "acknowledged orders that are not stored")
+        received = [(e["m"], e["key"]) for e in machines if e["ev"] == "order"]
+        self.assertEqual(len(received), len(set(received)), "a machine took an order twice")
+        self.assertEqual(acked - {k for _, k in received}, set(), "acknowledged orders that no machine received")
+        ends = {e["m"]: e for e in machines if e["ev"] == "end"}
+        self.assertEqual(len(ends), 30)
+        reports = dict(line.split() for line in self.sql("SELECT machine, COUNT(*) FROM mes.reports WHERE machine LIKE 't-%' GROUP BY 1").split("\n"))
+        for name, e in ends.items():
+            self.assertGreater(e["sent"], 20)
+            self.assertEqual((e["pending"], int(reports[name])), (0, e["sent"]), name)
+
+
+if __name__ == "__main__":
+    unittest.main()
