@@ -260,6 +260,11 @@ static void wait_for(struct dispatch *d, struct http_req *req, const char *name,
 {
 	struct machine *mc = strmap_get(d->machines, name);
 
+	if (!wait_s) {
+		http_reply(req, 200, "application/json", "{\"workOrders\":[]}", strlen("{\"workOrders\":[]}"),
+			   NULL);
+		return;
+	}
 	if (!mc) {
 		if (strmap_len(d->machines) >= WAITERS_MAX) {
 			http_reply_text(req, 503, "too many machines on this server\n");

@@ -7,13 +7,14 @@
  * --no-buffer plays a machine of the traditional kind: a sample that could not be delivered within its time-out is gone.
  *
  * Events (--events, JSON lines, t in ms): report {m, seq, at, tries} acknowledged; dropped {m, seq, at}; order {m, id, key} received for the
- * first time; order-again {m, id}; gateway {m, to}; end {m, sent, acked, pending}. */
+ * first time; order-again {m, id, key}; gateway {m, to}; end {m, sent, acked, pending}. */
 #include "floor.h"
 
 #include <fcntl.h>
 
 #define REPORT_TIMEOUT_MS 1200
 #define POLL_WAIT_S	  20
+#define ACK_TIMEOUT_MS	  5000
 #define PENDING_MAX	  86400 /* one day of samples */
 #define SEND_MAX	  60	/* reports a request */
 #define ACKS_MAX	  50
@@ -227,7 +228,9 @@ static void take_order(struct machine *m, const json_t *w)
 
 	snprintf(id, sizeof(id), "%lld", (long long)js_int(w, "id", 0));
 	if (strmap_get(m->orders, id)) {
-		floor_event(m->f, "order-again", json_pack("{s:s,s:s}", "m", m->name, "id", id));
+		floor_event(
+			m->f, "order-again",
+			json_pack("{s:s,s:s,s:s}", "m", m->name, "id", id, "key", js_str_or(w, "key", "")));
 	} else {
 		snprintf(line, sizeof(line), "W %s\n", id);
 		journal_write(m, line);
@@ -277,19 +280,20 @@ static void start_poll(struct machine *m)
 
 	if (m->poll)
 		return;
-	/* Acknowledgements go with a poll that does not wait long, so that their fate is known soon. */
+	/* Acknowledgements go with a poll that does not wait, so that their fate is known at once. */
 	buf_addf(&url, "%s/api/machines/%s/work-orders?wait=%d", m->f->gateways[m->gateway], m->name,
 		 POLL_WAIT_S);
 	m->acks_sent = MIN(strv_len(m->acks), (size_t)ACKS_MAX);
 	for (size_t i = 0; i < m->acks_sent; i++)
 		buf_addf(&url, "%s%s", i ? "," : "&ack=", m->acks[i]);
-	m->poll = http_call_new(m->f->http, &(struct http_call_options){
-						    .url = url.data,
-						    .timeout_ms = POLL_WAIT_S * 1000 + 5000,
-						    .connect_timeout_ms = FLOOR_CONNECT_MS,
-						    .done = on_poll,
-						    .ctx = m,
-					    });
+	m->poll = http_call_new(
+		m->f->http, &(struct http_call_options){
+				    .url = url.data,
+				    .timeout_ms = m->acks_sent ? ACK_TIMEOUT_MS : POLL_WAIT_S * 1000 + 5000,
+				    .connect_timeout_ms = FLOOR_CONNECT_MS,
+				    .done = on_poll,
+				    .ctx = m,
+			    });
 }
 
 static void on_poll_timer(void *ctx)

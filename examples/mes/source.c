@@ -23,7 +23,7 @@ struct office {
 struct order {
 	struct office *o;
 	struct timer *retry;
-	char key[64], machine[33];
+	char key[64], machine[48];
 	int64_t t0_us;
 	unsigned tries;
 	size_t gateway;
