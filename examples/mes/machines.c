@@ -281,9 +281,9 @@ static void start_poll(struct machine *m)
 	if (m->poll)
 		return;
 	/* Acknowledgements go with a poll that does not wait, so that their fate is known at once. */
-	buf_addf(&url, "%s/api/machines/%s/work-orders?wait=%d", m->f->gateways[m->gateway], m->name,
-		 POLL_WAIT_S);
 	m->acks_sent = MIN(strv_len(m->acks), (size_t)ACKS_MAX);
+	buf_addf(&url, "%s/api/machines/%s/work-orders?wait=%d", m->f->gateways[m->gateway], m->name,
+		 m->acks_sent ? 0 : POLL_WAIT_S);
 	for (size_t i = 0; i < m->acks_sent; i++)
 		buf_addf(&url, "%s%s", i ? "," : "&ack=", m->acks[i]);
 	m->poll = http_call_new(
