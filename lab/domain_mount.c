@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The file system as a machine of the lab sees it: the host's root, with the folders that make it a machine of its own on
+ * top: its disk (a loop-mounted ext4 image, so that a power cut can lose what was not flushed), /proc, /sys, control
+ * groups, an empty /run. All mounts are in the machine's namespace and go with its last process; the loop device
+ * detaches itself then. */
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "lab/domain.h"
+
+#define EXT4_IOC_SHUTDOWN     0x8004587d
+#define EXT4_SHUTDOWN_NOFLUSH 2 /* EXT4_GOING_FLAGS_NOLOGFLUSH: not even the journal */
+#define LOOP_ATTEMPTS	      100
+
+/* Attaches the image to a free loop device that detaches itself after its unmount. */
+static int loop_attach(const char *image, char dev[32], struct err *e)
+{
+	_cleanup_close_ int file = open(image, O_RDWR | O_CLOEXEC);
+	_cleanup_close_ int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+	if (file < 0 || control < 0)
+		return err_errno(e, -errno, "open %s", file < 0 ? image : "/dev/loop-control");
+	for (int i = 0; i < LOOP_ATTEMPTS; i++) {
+		struct loop_config c = {.fd = (__u32)file, .info.lo_flags = LO_FLAGS_AUTOCLEAR};
+		int n = ioctl(control, LOOP_CTL_GET_FREE), fd;
+		if (n < 0)
+			return err_errno(e, -errno, "no free loop device");
+		snprintf(dev, 32, "/dev/loop%d", n);
+		fd = open(dev, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			return err_errno(e, -errno, "open %s", dev);
+		if (ioctl(fd, LOOP_CONFIGURE, &c) == 0)
+			return fd; /* stays open until it is mounted */
+		close(fd);	   /* someone else was faster */
+		usleep(10000);
+	}
+	return err_set(e, -EBUSY, "no free loop device for %s", image);
+}
+
+static int disk_mount(const struct domain_options *o, struct err *e)
+{
+	char dev[32];
+	_cleanup_close_ int fd = loop_attach(o->disk, dev, e);
+
+	if (fd < 0)
+		return fd;
+	if (mount(dev, o->disk_at, "ext4", MS_NOATIME, NULL) < 0)
+		return err_errno(e, -errno, "mount %s (%s) at %s", o->disk, dev, o->disk_at);
+	return 0;
+}
+
+static int bind_mount(const char *src, const char *dst, struct err *e)
+{
+	if (mount(src, dst, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return err_errno(e, -errno, "bind %s at %s", src, dst);
+	return 0;
+}
+
+static int folders_mount(const struct domain_options *o, struct err *e)
+{
+	int r = 0;
+
+	for (char **d = o->disk_dir; r == 0 && d && *d; d++) {
+		_cleanup_free_ char *src = xasprintf("%s%s", o->disk_at, *d);
+		r = dir_make(src, 0755, e);
+		r = r < 0 ? r : bind_mount(src, *d, e);
+	}
+	for (char **b = o->bind; r == 0 && b && *b; b++) {
+		_cleanup_strv_ char **part = strv_split(*b, ':', false);
+		if (strv_len(part) != 2)
+			return err_set(e, -EINVAL, "--bind=SRC:DST, not %s", *b);
+		r = bind_mount(part[0], part[1], e);
+	}
+	for (char **t = o->tmpfs; r == 0 && t && *t; t++)
+		if (mount("tmpfs", *t, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
+			r = err_errno(e, -errno, "empty folder at %s", *t);
+	return r;
+}
+
+int domain_mount(const struct domain_options *o, struct err *e)
+{
+	int r = 0;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return err_errno(e, -errno, "private mounts");
+	if (o->disk)
+		r = disk_mount(o, e);
+	r = r < 0 ? r : folders_mount(o, e);
+	if (r < 0)
+		return r;
+	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		return err_errno(e, -errno, "mount /proc");
+	/* Listed before /sys hides the host's trees; needs the machine's /proc. */
+	if (o->cgroup) {
+		r = cgroup_mount(e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+void domain_disk_cut(const struct domain_options *o, pid_t init)
+{
+	char path[512];
+	unsigned flags = EXT4_SHUTDOWN_NOFLUSH;
+	_cleanup_close_ int fd = -1;
+
+	if (!o->disk)
+		return;
+	snprintf(path, sizeof path, "/proc/%d/root%s", (int)init, o->disk_at);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, EXT4_IOC_SHUTDOWN, &flags) < 0)
+		log_warn("%s: its disk could not be cut off: %s", o->name, strerror(errno));
+}
