@@ -165,6 +165,7 @@ void orders_create(struct mes *m, struct http_req *req)
 /* ---- reads: one statement, rows as JSON ---- */
 struct query {
 	struct http_req *req;
+	const char *site; /* named in the answer; NULL = not */
 	const char *sql[4], *name[4];
 	char text[400];
 	size_t n;
@@ -218,6 +219,8 @@ static void on_queried(void *arg, int result)
 {
 	struct query *q = arg;
 
+	if (q->site)
+		json_object_set_new(q->answer, "site", json_string(q->site));
 	if (result == 0)
 		http_reply_json(q->req, 200, q->answer);
 	else
@@ -295,7 +298,7 @@ void summary_get(struct mes *m, struct http_req *req)
 		  "SELECT VARIABLE_NAME AS name,VARIABLE_VALUE AS value FROM "
 		  "information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME IN "
 		  "('wsrep_cluster_size','wsrep_cluster_status','wsrep_local_state_comment')");
-	json_object_set_new(q->answer, "site", json_string(m->site));
+	q->site = m->site;
 	query_add(q, "totals",
 		  "SELECT (SELECT COUNT(*) FROM orders) AS orders,(SELECT COUNT(*) FROM work_orders WHERE "
 		  "state=0) AS waiting");

@@ -25,7 +25,7 @@ struct order {
 	struct timer *retry;
 	char key[64], machine[48];
 	int64_t t0_us;
-	unsigned tries;
+	unsigned tries, quantity;
 	size_t gateway;
 };
 
@@ -71,7 +71,7 @@ static void send_order(struct order *r)
 	_cleanup_free_ char *key = xasprintf("Idempotency-Key: %s", r->key);
 	_cleanup_free_ char *body =
 		xasprintf("{\"product\":\"shirt\",\"quantity\":%u,\"source\":\"%s\",\"machines\":[\"%s\"]}",
-			  r->tries % 90 + 10, r->o->prefix, r->machine);
+			  r->quantity, r->o->prefix, r->machine);
 
 	r->tries++;
 	http_call_new(r->o->f.http,
@@ -102,6 +102,7 @@ static void on_place(void *ctx)
 	r->retry = timer_new(o->f.loop, on_retry, r);
 	r->gateway = o->gateway;
 	r->t0_us = clock_wall_us();
+	r->quantity = pick[1] % 90 + 10;
 	snprintf(r->key, sizeof(r->key), "%.20s-%llx-%llu", o->prefix, (unsigned long long)getpid(),
 		 (unsigned long long)++o->placed);
 	snprintf(r->machine, sizeof(r->machine), "%.28s%03d",
