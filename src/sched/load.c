@@ -48,19 +48,21 @@ static void amount_load(struct sched_arena *mem, struct sched_amount *a, const j
 	const char *name;
 	json_t *q;
 
-	json_object_foreach((json_t *)map, name, q)
+	json_object_foreach ((json_t *)map, name, q)
 		amount_set(mem, a, name, q);
 }
 
 static struct sched_labels labels_load(struct sched_arena *mem, const json_t *map, size_t spare)
 {
-	struct sched_labels l = {0, sched_alloc(mem, json_object_size(map) + spare, sizeof(struct sched_label))};
+	struct sched_labels l = {0,
+				 sched_alloc(mem, json_object_size(map) + spare, sizeof(struct sched_label))};
 	const char *name;
 	json_t *value;
 
-	json_object_foreach((json_t *)map, name, value)
-		l.v[l.n++] = (struct sched_label){sched_sym(mem, name),
-						  sched_sym(mem, json_is_string(value) ? json_string_value(value) : "")};
+	json_object_foreach ((json_t *)map, name, value)
+		l.v[l.n++] = (struct sched_label){
+			sched_sym(mem, name),
+			sched_sym(mem, json_is_string(value) ? json_string_value(value) : "")};
 	return l;
 }
 
@@ -79,7 +81,7 @@ static const char *ready_of(const json_t *node)
 	const json_t *conditions = js_get(node, "status.conditions"), *c;
 	size_t i;
 
-	json_array_foreach(conditions, i, c)
+	json_array_foreach (conditions, i, c)
 		if (streq(js_str(c, "type"), "Ready"))
 			return js_str(c, "status");
 	return NULL;
@@ -89,25 +91,28 @@ static const char *ready_of(const json_t *node)
 static void taints_load(struct sched_node *n, const json_t *node, const char *ready)
 {
 	const json_t *taints = js_get(node, "spec.taints"), *t;
-	const char *implied = streq(ready, "Unknown") ? "node.kubernetes.io/unreachable" : "node.kubernetes.io/not-ready";
+	const char *implied =
+		streq(ready, "Unknown") ? "node.kubernetes.io/unreachable" : "node.kubernetes.io/not-ready";
 	bool there = n->ready;
 	size_t i;
 
 	n->taints = sched_alloc(&n->mem, items(taints) + 1, sizeof(n->taints[0]));
-	json_array_foreach(taints, i, t) {
+	json_array_foreach (taints, i, t) {
 		const char *key = js_str_or(t, "key", "");
 		struct sched_taint *to = &n->taints[n->n_taints];
 
 		if (i >= ITEMS_MAX)
 			break;
-		*to = (struct sched_taint){sched_sym(&n->mem, key), sched_sym(&n->mem, js_str_or(t, "value", "")),
+		*to = (struct sched_taint){sched_sym(&n->mem, key),
+					   sched_sym(&n->mem, js_str_or(t, "value", "")),
 					   effect_of(js_str(t, "effect"))};
 		n->n_taints++;
-		there |= streq(key, "node.kubernetes.io/not-ready") || streq(key, "node.kubernetes.io/unreachable");
+		there |= streq(key, "node.kubernetes.io/not-ready") ||
+			 streq(key, "node.kubernetes.io/unreachable");
 	}
 	if (!there)
-		n->taints[n->n_taints++] =
-			(struct sched_taint){sched_sym(&n->mem, implied), sched_sym(&n->mem, ""), SCHED_NO_SCHEDULE};
+		n->taints[n->n_taints++] = (struct sched_taint){sched_sym(&n->mem, implied),
+								sched_sym(&n->mem, ""), SCHED_NO_SCHEDULE};
 }
 
 struct sched_node *load_node(const json_t *node)
@@ -149,8 +154,9 @@ static enum sched_op op_of(const char *text)
 	static const struct {
 		const char *text;
 		enum sched_op op;
-	} ops[] = {{"In", SCHED_IN}, {"NotIn", SCHED_NOT_IN}, {"Exists", SCHED_EXISTS}, {"DoesNotExist", SCHED_NOT_EXISTS},
-		   {"Gt", SCHED_GT}, {"Lt", SCHED_LT}};
+	} ops[] = {{"In", SCHED_IN},	     {"NotIn", SCHED_NOT_IN},
+		   {"Exists", SCHED_EXISTS}, {"DoesNotExist", SCHED_NOT_EXISTS},
+		   {"Gt", SCHED_GT},	     {"Lt", SCHED_LT}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(ops); i++)
 		if (streq(ops[i].text, text))
@@ -166,13 +172,14 @@ static void require_load(struct sched_arena *mem, struct sched_require *r, const
 	r->key = sched_sym(mem, js_str_or(e, "key", ""));
 	r->op = op_of(js_str(e, "operator"));
 	r->values = sched_alloc(mem, items(values), sizeof(r->values[0]));
-	json_array_foreach(values, i, v)
+	json_array_foreach (values, i, v)
 		if (i < ITEMS_MAX)
 			r->values[r->n++] = sched_sym(mem, json_is_string(v) ? json_string_value(v) : "");
 }
 
 /* matchLabels (or a plain map) and expressions into one selector. */
-static struct sched_selector selector_make(struct sched_arena *mem, const json_t *map, const json_t *expressions, size_t spare)
+static struct sched_selector selector_make(struct sched_arena *mem, const json_t *map,
+					   const json_t *expressions, size_t spare)
 {
 	struct sched_selector s = {0};
 	const char *name;
@@ -180,20 +187,22 @@ static struct sched_selector selector_make(struct sched_arena *mem, const json_t
 	size_t i;
 
 	s.v = sched_alloc(mem, json_object_size(map) + items(expressions) + spare, sizeof(s.v[0]));
-	json_object_foreach((json_t *)map, name, value) {
+	json_object_foreach ((json_t *)map, name, value) {
 		struct sched_require *r = &s.v[s.n++];
 
-		*r = (struct sched_require){sched_sym(mem, name), SCHED_IN, 1, sched_alloc(mem, 1, sizeof(r->values[0]))};
+		*r = (struct sched_require){sched_sym(mem, name), SCHED_IN, 1,
+					    sched_alloc(mem, 1, sizeof(r->values[0]))};
 		r->values[0] = sched_sym(mem, json_is_string(value) ? json_string_value(value) : "");
 	}
-	json_array_foreach(expressions, i, e)
+	json_array_foreach (expressions, i, e)
 		if (i < ITEMS_MAX)
 			require_load(mem, &s.v[s.n++], e);
 	return s;
 }
 
 /* matchLabelKeys adds: the same value as the pod's own label (left out when the pod has none). */
-static struct sched_selector selector_load(struct sched_pod *p, const json_t *selector, const json_t *label_keys, bool same)
+static struct sched_selector selector_load(struct sched_pod *p, const json_t *selector,
+					   const json_t *label_keys, bool same)
 {
 	struct sched_selector s;
 	const json_t *k;
@@ -201,10 +210,11 @@ static struct sched_selector selector_load(struct sched_pod *p, const json_t *se
 
 	if (!json_is_object(selector))
 		return (struct sched_selector){.none = true};
-	s = selector_make(&p->mem, json_object_get(selector, "matchLabels"), json_object_get(selector, "matchExpressions"),
-			  items(label_keys));
-	json_array_foreach(label_keys, i, k) {
-		struct sched_sym key = sched_sym(&p->mem, json_string_value(k)), value = sched_label_get(&p->labels, key);
+	s = selector_make(&p->mem, json_object_get(selector, "matchLabels"),
+			  json_object_get(selector, "matchExpressions"), items(label_keys));
+	json_array_foreach (label_keys, i, k) {
+		struct sched_sym key = sched_sym(&p->mem, json_string_value(k)),
+				 value = sched_label_get(&p->labels, key);
 		struct sched_require *r;
 
 		if (i >= ITEMS_MAX || !value.h)
@@ -237,14 +247,14 @@ static void node_affinity_load(struct sched_pod *p, const json_t *affinity)
 
 	p->node_required = json_is_object(required);
 	p->node_terms = sched_alloc(&p->mem, items(terms), sizeof(p->node_terms[0]));
-	json_array_foreach(terms, i, t)
+	json_array_foreach (terms, i, t)
 		if (i < ITEMS_MAX)
 			p->node_terms[p->n_node_terms++] = node_term_load(p, t, 0);
 	p->node_preferred = sched_alloc(&p->mem, items(preferred), sizeof(p->node_preferred[0]));
-	json_array_foreach(preferred, i, t)
+	json_array_foreach (preferred, i, t)
 		if (i < ITEMS_MAX)
-			p->node_preferred[p->n_node_preferred++] =
-				node_term_load(p, json_object_get(t, "preference"), (int)js_int(t, "weight", 1));
+			p->node_preferred[p->n_node_preferred++] = node_term_load(
+				p, json_object_get(t, "preference"), (int)js_int(t, "weight", 1));
 }
 
 static struct sched_pod_term pod_term_load(struct sched_pod *p, const json_t *term, int weight)
@@ -253,11 +263,12 @@ static struct sched_pod_term pod_term_load(struct sched_pod *p, const json_t *te
 	struct sched_pod_term t = {.weight = weight};
 	size_t i;
 
-	t.selector = selector_load(p, json_object_get(term, "labelSelector"), json_object_get(term, "matchLabelKeys"), true);
+	t.selector = selector_load(p, json_object_get(term, "labelSelector"),
+				   json_object_get(term, "matchLabelKeys"), true);
 	t.topology_key = sched_sym(&p->mem, js_str_or(term, "topologyKey", ""));
 	t.namespace_selector = selector_load(p, json_object_get(term, "namespaceSelector"), NULL, true);
 	t.namespaces = sched_alloc(&p->mem, items(namespaces), sizeof(t.namespaces[0]));
-	json_array_foreach(namespaces, i, ns)
+	json_array_foreach (namespaces, i, ns)
 		if (i < ITEMS_MAX)
 			t.namespaces[t.n_namespaces++] = sched_sym(&p->mem, json_string_value(ns));
 	return t;
@@ -271,14 +282,14 @@ static void pod_terms_load(struct sched_pod *p, const json_t *affinity, struct s
 	size_t i;
 
 	required->v = sched_alloc(&p->mem, items(hard), sizeof(required->v[0]));
-	json_array_foreach(hard, i, t)
+	json_array_foreach (hard, i, t)
 		if (i < ITEMS_MAX)
 			required->v[required->n++] = pod_term_load(p, t, 0);
 	preferred->v = sched_alloc(&p->mem, items(soft), sizeof(preferred->v[0]));
-	json_array_foreach(soft, i, t)
+	json_array_foreach (soft, i, t)
 		if (i < ITEMS_MAX)
-			preferred->v[preferred->n++] =
-				pod_term_load(p, json_object_get(t, "podAffinityTerm"), (int)js_int(t, "weight", 1));
+			preferred->v[preferred->n++] = pod_term_load(p, json_object_get(t, "podAffinityTerm"),
+								     (int)js_int(t, "weight", 1));
 }
 
 static void spread_load(struct sched_pod *p, const json_t *constraints)
@@ -287,7 +298,7 @@ static void spread_load(struct sched_pod *p, const json_t *constraints)
 	size_t i;
 
 	p->spread = sched_alloc(&p->mem, items(constraints), sizeof(p->spread[0]));
-	json_array_foreach(constraints, i, c)
+	json_array_foreach (constraints, i, c)
 		if (i < ITEMS_MAX)
 			p->spread[p->n_spread++] = (struct sched_spread){
 				.topology_key = sched_sym(&p->mem, js_str_or(c, "topologyKey", "")),
@@ -309,7 +320,7 @@ static void tolerations_load(struct sched_pod *p, const json_t *tolerations)
 	size_t i;
 
 	p->tolerations = sched_alloc(&p->mem, items(tolerations), sizeof(p->tolerations[0]));
-	json_array_foreach(tolerations, i, t) {
+	json_array_foreach (tolerations, i, t) {
 		const char *key = js_str(t, "key"), *effect = js_str(t, "effect");
 		struct sched_toleration *to = &p->tolerations[p->n_tolerations];
 
@@ -323,7 +334,8 @@ static void tolerations_load(struct sched_pod *p, const json_t *tolerations)
 			.effect = effect_of(effect),
 			.forever = !json_is_integer(json_object_get(t, "tolerationSeconds")),
 		};
-		if (to->exists && to->forever && (!to->key.h || streq(key, "node.kubernetes.io/unreachable")) &&
+		if (to->exists && to->forever &&
+		    (!to->key.h || streq(key, "node.kubernetes.io/unreachable")) &&
 		    (to->effect == SCHED_ANY_EFFECT || to->effect == SCHED_NO_EXECUTE))
 			p->bound = true;
 	}
@@ -334,17 +346,20 @@ static void ports_load(struct sched_pod *p, const json_t *containers, bool host_
 	const json_t *c, *port;
 	size_t n = 0, i, k;
 
-	json_array_foreach(containers, i, c)
+	json_array_foreach (containers, i, c)
 		n += items(json_object_get(c, "ports"));
 	p->ports = sched_alloc(&p->mem, n, sizeof(p->ports[0]));
-	json_array_foreach(containers, i, c) json_array_foreach(json_object_get(c, "ports"), k, port) {
-		int64_t host = js_int(port, "hostPort", host_network ? js_int(port, "containerPort", 0) : 0);
-		const char *ip = js_str_or(port, "hostIP", "");
+	json_array_foreach (containers, i, c)
+		json_array_foreach (json_object_get(c, "ports"), k, port) {
+			int64_t host =
+				js_int(port, "hostPort", host_network ? js_int(port, "containerPort", 0) : 0);
+			const char *ip = js_str_or(port, "hostIP", "");
 
-		if (host > 0 && p->n_ports < n)
-			p->ports[p->n_ports++] = (struct sched_port){sched_sym(&p->mem, js_str_or(port, "protocol", "TCP")),
-								     sched_sym(&p->mem, *ip ? ip : "0.0.0.0"), (int)host};
-	}
+			if (host > 0 && p->n_ports < n)
+				p->ports[p->n_ports++] = (struct sched_port){
+					sched_sym(&p->mem, js_str_or(port, "protocol", "TCP")),
+					sched_sym(&p->mem, *ip ? ip : "0.0.0.0"), (int)host};
+		}
 }
 
 static struct sched_amount container_request(struct sched_pod *p, const json_t *c)
@@ -386,7 +401,7 @@ static void request_load(struct sched_pod *p, const json_t *spec)
 	const json_t *c;
 	size_t i;
 
-	json_array_foreach(js_get(spec, "initContainers"), i, c) {
+	json_array_foreach (js_get(spec, "initContainers"), i, c) {
 		a = container_request(p, c);
 		if (streq(js_str(c, "restartPolicy"), "Always")) {
 			combine(&sidecars, &a, true);
@@ -396,7 +411,7 @@ static void request_load(struct sched_pod *p, const json_t *spec)
 			combine(&peak, &a, false);
 		}
 	}
-	json_array_foreach(js_get(spec, "containers"), i, c) {
+	json_array_foreach (js_get(spec, "containers"), i, c) {
 		a = container_request(p, c);
 		combine(&sum, &a, true);
 	}
@@ -425,7 +440,7 @@ static const char *owner_uid(const json_t *pod)
 	const json_t *owners = js_get(pod, "metadata.ownerReferences"), *o;
 	size_t i;
 
-	json_array_foreach(owners, i, o)
+	json_array_foreach (owners, i, o)
 		if (js_bool(o, "controller", false))
 			return js_str(o, "uid");
 	return NULL;

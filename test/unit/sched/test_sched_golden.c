@@ -25,13 +25,13 @@ struct play {
 	json_t *pending; /* pod to be decided */
 	json_t *last;	 /* node or pod that indented lines belong to, not yet in the state */
 	bool last_is_node;
-	int answers;
+	int answers, wrong;
 };
 
-#define play_fail(p, ...)                                                  \
-	do {                                                               \
-		print_error("%s:%d: ", (p)->file, (p)->line);              \
-		fail_msg(__VA_ARGS__);                                     \
+#define play_fail(p, ...)                                     \
+	do {                                                  \
+		print_error("%s:%d: ", (p)->file, (p)->line); \
+		fail_msg(__VA_ARGS__);                        \
 	} while (0)
 
 static json_t *parse(struct play *p, const char *text)
@@ -135,7 +135,8 @@ static void pod_word(json_t *o, json_t *container, const char *word, const char 
 		put_str(o, "spec.nodeName", value);
 	else if (streq(word, "ns"))
 		put_str(o, "metadata.namespace", value);
-	else if (streq(word, "cpu") || streq(word, "memory") || strchr(word, '.') || streq(word, "ephemeral-storage"))
+	else if (streq(word, "cpu") || streq(word, "memory") || strchr(word, '.') ||
+		 streq(word, "ephemeral-storage"))
 		json_object_set_new(js_object(container, "resources.requests"), word, json_string(value));
 	else if (streq(word, "owner"))
 		owner(o, value);
@@ -146,7 +147,8 @@ static void pod_word(json_t *o, json_t *container, const char *word, const char 
 	else if (streq(word, "tolerate"))
 		json_array_append_new(js_array(o, "spec.tolerations"), taint_of(value ? value : "", true));
 	else if (streq(word, "critical"))
-		json_object_set_new(js_object(o, "metadata.annotations"), "kuayu.io/critical", json_string("true"));
+		json_object_set_new(js_object(o, "metadata.annotations"), "kuayu.io/critical",
+				    json_string("true"));
 	else if (streq(word, "terminating"))
 		put_str(o, "metadata.deletionTimestamp", "2026-11-22T00:00:00Z");
 	else
@@ -216,9 +218,11 @@ static void answer(struct play *p, const char *want)
 	}
 	if (!streq(text.data, want)) {
 		for (size_t i = 0; i < d.n_nodes; i++)
-			print_error("  %s: why %d, score %.3f\n", sched_node_at(p->state, i)->name.s, (int)d.verdicts[i].why,
-				    d.verdicts[i].score);
-		play_fail(p, "%s\n  wanted: %s\n  got:    %s", pod->name.s, want, text.data);
+			print_error("  %s: why %d, score %.3f\n", sched_node_at(p->state, i)->name.s,
+				    (int)d.verdicts[i].why, d.verdicts[i].score);
+		print_error("%s:%d: %s\n  wanted: %s\n  got:    %s\n", p->file, p->line, pod->name.s, want,
+			    text.data);
+		p->wrong++;
 	}
 	if (d.node) {
 		pod->node_name = sched_sym(&pod->mem, d.node->name.s);
@@ -274,16 +278,14 @@ static void play_line(struct play *p, char *line)
 	else if (streq(words[0], "pending"))
 		p->pending = make_pod(words + 1);
 	else if (streq(words[0], "namespace"))
-		namespace(p, words + 1);
-	else if (streq(words[0], "delete"))
-		sched_pod_del(p->state, "default", words[1]);
-	else if (streq(words[0], "delete-node"))
-		sched_node_del(p->state, words[1]);
-	else
-		play_fail(p, "unknown word: %s", words[0]);
+	namespace(p, words + 1);
+	else if (streq(words[0], "delete")) sched_pod_del(p->state, "default", words[1]);
+	else if (streq(words[0], "delete-node")) sched_node_del(p->state, words[1]);
+	else play_fail(p, "unknown word: %s", words[0]);
 }
 
-static void play_file(const char *path)
+/* Returns how many answers were wrong. */
+static int play_file(const char *path)
 {
 	struct play p = {.file = path, .state = sched_state_new()};
 	_cleanup_free_ char *text = NULL;
@@ -302,13 +304,15 @@ static void play_file(const char *path)
 		play_fail(&p, "no answer");
 	json_decref(p.last);
 	sched_state_free(p.state);
+	return p.wrong;
 }
 
 static void golden(void **state)
 {
-	_cleanup_free_ char *folder = xasprintf("%s/test/golden/sched", getenv("KUAYU_SOURCE") ? getenv("KUAYU_SOURCE") : ".");
+	_cleanup_free_ char *folder =
+		xasprintf("%s/test/golden/sched", getenv("KUAYU_SOURCE") ? getenv("KUAYU_SOURCE") : ".");
 	struct dirent **names;
-	int n = scandir(folder, &names, NULL, alphasort), played = 0;
+	int n = scandir(folder, &names, NULL, alphasort), played = 0, wrong = 0;
 
 	(void)state;
 	assert_true(n > 0);
@@ -316,13 +320,14 @@ static void golden(void **state)
 		_cleanup_free_ char *path = xasprintf("%s/%s", folder, names[i]->d_name);
 
 		if (str_ends(path, ".txt")) {
-			play_file(path);
+			wrong += play_file(path);
 			played++;
 		}
 		free(names[i]);
 	}
 	free(names);
 	print_message("%d scenarios\n", played);
+	assert_int_equal(wrong, 0);
 	assert_true(played >= 24);
 }
 
