@@ -39,7 +39,6 @@ struct galera_member {
 	int64_t seqno;			/* last transaction it has */
 	bool safe_to_bootstrap;		/* it was the last one to leave, in order */
 	bool bootstrapping;		/* STARTING as the founder of a new primary component */
-	char view[GALERA_UUID_LEN + 1]; /* NON_PRIMARY: group it is in; "" = not known */
 };
 
 struct galera_situation {
