@@ -72,7 +72,8 @@ static int secret(const struct db *d, const char *name, const char *variable, ch
 /* The SST password goes into my.cnf and through shell scripts of MariaDB. */
 static bool plain_password(const char *s)
 {
-	return strlen(s) >= 8 && s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~+-")] == 0;
+	return strlen(s) >= 8 &&
+	       s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~+-")] == 0;
 }
 
 static int read_secrets(struct db *d, struct err *e)
@@ -88,9 +89,10 @@ static int read_secrets(struct db *d, struct err *e)
 	    (r = secret(d, "database", "MARIADB_DATABASE", &d->app_database, e)) < 0)
 		return r;
 	if (!d->sst_password || !plain_password(d->sst_password))
-		return err_set(e, -EINVAL,
-			       "sst-password: wants at least 8 letters, digits or ._~+- (file in --secret-dir, or "
-			       "KUAYU_DB_SST_PASSWORD)");
+		return err_set(
+			e, -EINVAL,
+			"sst-password: wants at least 8 letters, digits or ._~+- (file in --secret-dir, or "
+			"KUAYU_DB_SST_PASSWORD)");
 	if (d->app_user && !d->app_password)
 		return err_set(e, -EINVAL, "user is given without password");
 	text = xasprintf("kuayu db %s", d->sst_password);
@@ -160,11 +162,15 @@ static void provider_options(struct db *d, struct buf *b)
 	buf_addf(b, "wsrep_provider_options=\"gmcast.listen_addr=tcp://0.0.0.0:%d;ist.recv_addr=%s:%d;",
 		 DB_GROUP_PORT, d->s.address, DB_IST_PORT);
 	buf_addf(b, "evs.keepalive_period=PT%.3fS;evs.suspect_timeout=PT%.3fS;evs.inactive_timeout=PT%.3fS;",
-		 (double)d->s.keepalive_ms / 1e3, (double)d->s.suspect_ms / 1e3, (double)d->s.inactive_ms / 1e3);
-	buf_addf(b, "evs.install_timeout=PT%.3fS;evs.inactive_check_period=PT0.1S;evs.join_retrans_period=PT0.3S;",
+		 (double)d->s.keepalive_ms / 1e3, (double)d->s.suspect_ms / 1e3,
+		 (double)d->s.inactive_ms / 1e3);
+	buf_addf(b,
+		 "evs.install_timeout=PT%.3fS;evs.inactive_check_period=PT0.1S;evs.join_retrans_period=PT0."
+		 "3S;",
 		 (double)d->s.inactive_ms / 1e3);
 	/* windows: with the defaults (4 and 2) a link of 5 ms carries 200-400 messages a second */
-	buf_adds(b, "evs.send_window=512;evs.user_send_window=256;gmcast.time_wait=PT1S;gmcast.peer_timeout=PT2S;");
+	buf_adds(b, "evs.send_window=512;evs.user_send_window=256;gmcast.time_wait=PT1S;gmcast.peer_timeout="
+		    "PT2S;");
 	/* who makes a primary component is decided in one place, core/galera; never by Galera's saved view */
 	buf_adds(b, "pc.recovery=FALSE;pc.wait_prim_timeout=PT20S;gcs.fc_limit=64;");
 	buf_addf(b, "gcache.size=%lldM;gcache.recover=yes\"\n", (long long)d->s.gcache_mb);
@@ -180,21 +186,25 @@ int config_write(struct db *d, struct err *e)
 		buf_addf(&b, "user=%s\n", d->s.user);
 	buf_addf(&b, "datadir=%s\nsocket=%s\npid-file=%s/mariadbd.pid\nport=%lld\nbind-address=0.0.0.0\n",
 		 d->data_dir, d->socket, d->s.run_dir, (long long)d->s.port);
-	buf_addf(&b, "skip-name-resolve\nperformance_schema=OFF\nmax_connections=%lld\ncharacter-set-server=utf8mb4\n",
+	buf_addf(&b,
+		 "skip-name-resolve\nperformance_schema=OFF\nmax_connections=%lld\ncharacter-set-server="
+		 "utf8mb4\n",
 		 (long long)d->s.connections);
-	buf_adds(&b, "default_storage_engine=InnoDB\nbinlog_format=ROW\naria_pagecache_buffer_size=8M\nkey_buffer_size=1M\n");
+	buf_adds(&b, "default_storage_engine=InnoDB\nbinlog_format=ROW\naria_pagecache_buffer_size=8M\nkey_"
+		     "buffer_size=1M\n");
 	/* what is acknowledged is on this disk, and received by every member of the component */
 	buf_adds(&b, "innodb_flush_log_at_trx_commit=1\ninnodb_doublewrite=ON\ninnodb_autoinc_lock_mode=2\n");
-	buf_addf(&b, "innodb_buffer_pool_size=%lldM\ninnodb_log_file_size=%lldM\n", (long long)d->s.buffer_pool_mb,
-		 (long long)d->s.log_file_mb);
+	buf_addf(&b, "innodb_buffer_pool_size=%lldM\ninnodb_log_file_size=%lldM\n",
+		 (long long)d->s.buffer_pool_mb, (long long)d->s.log_file_mb);
 	buf_addf(&b, "wsrep_on=ON\nwsrep_provider=/usr/lib/galera/libgalera_smm.so\nwsrep_cluster_name=%s\n",
 		 d->s.cluster);
 	buf_adds(&b, "wsrep_cluster_address=gcomm://");
 	for (size_t i = 0, k = 0; i < d->n; i++)
 		if (i == d->self || d->peers[i].address[0])
-			buf_addf(&b, "%s%s", k++ ? "," : "", i == d->self ? d->s.address : d->peers[i].address);
-	buf_addf(&b, "\nwsrep_node_name=%s\nwsrep_node_address=%s\nwsrep_node_incoming_address=%s:%lld\n", d->s.name,
-		 d->s.address, d->s.address, (long long)d->s.port);
+			buf_addf(&b, "%s%s", k++ ? "," : "",
+				 i == d->self ? d->s.address : d->peers[i].address);
+	buf_addf(&b, "\nwsrep_node_name=%s\nwsrep_node_address=%s\nwsrep_node_incoming_address=%s:%lld\n",
+		 d->s.name, d->s.address, d->s.address, (long long)d->s.port);
 	buf_addf(&b, "wsrep_sst_receive_address=%s:%d\nwsrep_sst_method=mariabackup\nwsrep_sst_auth=sst:%s\n",
 		 d->s.address, DB_SST_PORT, d->sst_password);
 	buf_adds(&b, "wsrep_slave_threads=4\nwsrep_retry_autocommit=3\n");
@@ -220,7 +230,8 @@ int state_load(struct db *d, struct err *e)
 	snprintf(d->promised_to, sizeof(d->promised_to), "%s", js_str_or(j, "candidate", ""));
 	d->promised_at_ms = clock_ms(); /* as if given now: binds for longer, never for shorter */
 	for (size_t i = 0; i < d->n; i++) {
-		const char *a = json_string_value(json_object_get(js_get(j, "addresses"), d->peers[i].m.name));
+		const char *a =
+			json_string_value(json_object_get(js_get(j, "addresses"), d->peers[i].m.name));
 
 		if (a && !d->peers[i].address[0])
 			snprintf(d->peers[i].address, sizeof(d->peers[i].address), "%s", a);

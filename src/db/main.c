@@ -12,7 +12,8 @@
 #define S(member) offsetof(struct db_settings, member)
 
 static const struct setting settings[] = {
-	{"name", SETTING_STRING, S(name), NULL, 0, 0, "NAME", "this member; default $POD_NAME, then the host name"},
+	{"name", SETTING_STRING, S(name), NULL, 0, 0, "NAME",
+	 "this member; default $POD_NAME, then the host name"},
 	{"address", SETTING_STRING, S(address), NULL, 0, 0, "IP",
 	 "this member's address; default $POD_IP, then the first one of the host"},
 	{"peers", SETTING_STRINGS, S(peers), NULL, 0, 0, "NAME=IP,...",
@@ -20,8 +21,10 @@ static const struct setting settings[] = {
 	{"members", SETTING_INT, S(members), "3", 1, GALERA_MEMBERS_MAX, "N", "replicas of the StatefulSet"},
 	{"kubernetes", SETTING_BOOL, S(kubernetes), "true", 0, 0, NULL,
 	 "find the members' addresses and publish the state through the Kubernetes API; off with --peers"},
-	{"namespace", SETTING_STRING, S(ns), NULL, 0, 0, "NS", "namespace; default $POD_NAMESPACE, then the pod's"},
-	{"selector", SETTING_STRING, S(selector), "app=mariadb", 0, 0, "LABELS", "labels of the members' pods"},
+	{"namespace", SETTING_STRING, S(ns), NULL, 0, 0, "NS",
+	 "namespace; default $POD_NAMESPACE, then the pod's"},
+	{"selector", SETTING_STRING, S(selector), "app=mariadb", 0, 0, "LABELS",
+	 "labels of the members' pods"},
 	{"cluster", SETTING_STRING, S(cluster), "kuayu", 0, 0, "NAME", "name of the Galera cluster"},
 	{"data", SETTING_STRING, S(data), "/var/lib/mysql", 0, 0, "DIR", "where everything durable is"},
 	{"run", SETTING_STRING, S(run_dir), "/run/mysqld", 0, 0, "DIR", "my.cnf and the socket"},
@@ -29,18 +32,21 @@ static const struct setting settings[] = {
 	 "files sst-password, user, password, database; else environment"},
 	{"user", SETTING_STRING, S(user), "mysql", 0, 0, "USER", "who mariadbd runs as"},
 	{"port", SETTING_INT, S(port), "3306", 1, 65535, "PORT", "MariaDB's port"},
-	{"status-port", SETTING_INT, S(status_port), "9104", 1, 65535, "PORT", "health, metrics and the supervisors' own talk"},
+	{"status-port", SETTING_INT, S(status_port), "9104", 1, 65535, "PORT",
+	 "health, metrics and the supervisors' own talk"},
 	{"buffer-pool", SETTING_INT, S(buffer_pool_mb), "64", 5, 1 << 20, "MIB", "InnoDB's buffer pool"},
 	{"log-file", SETTING_INT, S(log_file_mb), "48", 4, 1 << 20, "MIB", "InnoDB's redo log"},
 	{"gcache", SETTING_INT, S(gcache_mb), "128", 1, 1 << 20, "MIB",
 	 "write sets kept for members that return (incremental instead of full state transfer)"},
 	{"connections", SETTING_INT, S(connections), "200", 10, 100000, "N", "client connections"},
-	{"keepalive", SETTING_DURATION, S(keepalive_ms), "200ms", 50, 60000, "TIME", "between signs of life in the group"},
+	{"keepalive", SETTING_DURATION, S(keepalive_ms), "200ms", 50, 60000, "TIME",
+	 "between signs of life in the group"},
 	{"suspect", SETTING_DURATION, S(suspect_ms), "1500ms", 200, 600000, "TIME",
 	 "a member silent for so long is dropped when all others agree"},
 	{"inactive", SETTING_DURATION, S(inactive_ms), "3s", 400, 600000, "TIME",
 	 "a member silent for so long is dropped"},
-	{"stop-time", SETTING_DURATION, S(stop_ms), "20s", 0, 0, "TIME", "mariadbd is killed when it takes longer to stop"},
+	{"stop-time", SETTING_DURATION, S(stop_ms), "20s", 0, 0, "TIME",
+	 "mariadbd is killed when it takes longer to stop"},
 	KUBE_SETTINGS(struct db_settings, kube),
 };
 
@@ -62,7 +68,7 @@ struct galera_situation db_situation(struct db *d)
 
 	for (size_t i = 0; i < d->n; i++) {
 		s.members[i] = d->peers[i].m;
-		s.members[i].age_ms = i == d->self	      ? 0
+		s.members[i].age_ms = i == d->self		  ? 0
 				      : d->peers[i].heard_ms == 0 ? -1
 								  : (int64_t)(now - d->peers[i].heard_ms);
 	}
@@ -212,8 +218,8 @@ int cmd_db(int argc, char **argv)
 {
 	struct db d = {0};
 	struct err e = {0};
-	int r = settings_parse("db", "Supervises one MariaDB + Galera member (PID 1 of its container).", settings,
-			       ARRAY_SIZE(settings), argc, argv, &d.s, NULL, &e);
+	int r = settings_parse("db", "Supervises one MariaDB + Galera member (PID 1 of its container).",
+			       settings, ARRAY_SIZE(settings), argc, argv, &d.s, NULL, &e);
 
 	if (r != 0) {
 		if (r < 0)

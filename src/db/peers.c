@@ -13,12 +13,18 @@
 #define ELECTION_GAP_MS 1000
 
 struct db_election {
-	struct db *d;
 	enum galera_action action;
 	uint64_t epoch, until_ms;
 	size_t needed, votes;
-	bool lost;
 };
+
+/* Ballots still on their way find another epoch, or no election, and count for nothing. */
+static void election_end(struct db *d)
+{
+	free(d->election);
+	d->election = NULL;
+	d->election_after_ms = clock_ms() + ELECTION_GAP_MS;
+}
 
 /* ---- states ---- */
 
@@ -76,7 +82,8 @@ static void on_state(void *ctx, int status, const char *body, size_t len, const 
 
 static void ask(struct db_peer *p, uint64_t now)
 {
-	_cleanup_free_ char *url = xasprintf("http://%s:%lld/state", p->address, (long long)p->d->s.status_port);
+	_cleanup_free_ char *url =
+		xasprintf("http://%s:%lld/state", p->address, (long long)p->d->s.status_port);
 	struct http_call_options o = {.method = "GET",
 				      .url = url,
 				      .timeout_ms = CALL_MAX_MS,
@@ -99,10 +106,9 @@ void peers_tick(struct db *d)
 		if (i != d->self && p->address[0] && !p->call && now - p->asked_ms >= DB_POLL_MS)
 			ask(p, now);
 	}
-	if (d->election && now >= d->election->until_ms && !d->election->lost) {
-		d->election->lost = true; /* answers that still come find it so; freed by the last one */
-		d->election = NULL;
-		d->election_after_ms = now + ELECTION_GAP_MS;
+	if (d->election && now >= d->election->until_ms) {
+		log_info("not all votes came in epoch %llu", (unsigned long long)d->election->epoch);
+		election_end(d);
 	}
 }
 
@@ -116,7 +122,8 @@ static size_t index_of(const struct db *d, const char *name)
 	return GALERA_MEMBERS_MAX;
 }
 
-static bool vote(struct db *d, size_t candidate, uint64_t epoch, bool override, char reason[GALERA_REASON_MAX])
+static bool vote(struct db *d, size_t candidate, uint64_t epoch, bool override,
+		 char reason[GALERA_REASON_MAX])
 {
 	struct galera_situation s = db_situation(d);
 	struct galera_vote v = {.promised_epoch = d->promised_epoch,
@@ -159,13 +166,6 @@ struct ballot {
 	size_t peer;
 };
 
-static void election_end(struct db *d)
-{
-	free(d->election);
-	d->election = NULL;
-	d->election_after_ms = clock_ms() + ELECTION_GAP_MS;
-}
-
 static void count_vote(struct db *d)
 {
 	struct db_election *el = d->election;
@@ -189,7 +189,10 @@ static void on_ballot(void *ctx, int status, const char *body, size_t len, const
 		if (status == 200 && js_parse_new(body, len, &j, NULL) == 0 && js_bool(j, "granted", false))
 			count_vote(d);
 		else {
-			log_info("no vote from %s: %s", name, j ? js_str_or(j, "reason", "") : text ? text : "");
+			log_info("no vote from %s: %s", name,
+				 j	? js_str_or(j, "reason", "")
+				 : text ? text
+					: "");
 			election_end(d);
 		}
 	}
@@ -198,13 +201,14 @@ static void on_ballot(void *ctx, int status, const char *body, size_t len, const
 
 static void ask_vote(struct db *d, size_t peer, const char *body)
 {
-	_cleanup_free_ char *url = xasprintf("http://%s:%lld/vote", d->peers[peer].address,
-					     (long long)d->s.status_port);
+	_cleanup_free_ char *url =
+		xasprintf("http://%s:%lld/vote", d->peers[peer].address, (long long)d->s.status_port);
 	_cleanup_free_ char *auth = xasprintf("Authorization: Bearer %s", d->token);
 	struct ballot *b = xcalloc(1, sizeof(*b));
 	struct http_call_options o = {.method = "POST",
 				      .url = url,
-				      .headers = (const char *[]){auth, "Content-Type: application/json", NULL},
+				      .headers =
+					      (const char *[]){auth, "Content-Type: application/json", NULL},
 				      .body = body,
 				      .body_len = strlen(body),
 				      .timeout_ms = ELECTION_MAX_MS,
@@ -236,8 +240,7 @@ void peers_elect(struct db *d, enum galera_action action)
 	}
 	d->elections++;
 	d->election = xcalloc(1, sizeof(*d->election));
-	*d->election = (struct db_election){.d = d,
-					    .action = action,
+	*d->election = (struct db_election){.action = action,
 					    .epoch = epoch,
 					    .until_ms = now + ELECTION_MAX_MS,
 					    .needed = galera_votes_needed(&s)};
@@ -291,8 +294,10 @@ static int list_members(struct db *d, struct err *e)
 		return r;
 	}
 	if (!dash || d->s.members < 1 || d->s.members > GALERA_MEMBERS_MAX)
-		return err_set(e, -EINVAL, "without --peers, --name must be a StatefulSet's pod (mariadb-0), --members 1..%d",
-			       GALERA_MEMBERS_MAX);
+		return err_set(
+			e, -EINVAL,
+			"without --peers, --name must be a StatefulSet's pod (mariadb-0), --members 1..%d",
+			GALERA_MEMBERS_MAX);
 	for (int i = 0; i < d->s.members && r == 0; i++) {
 		_cleanup_free_ char *name = xasprintf("%.*s-%d", (int)(dash - d->s.name), d->s.name, i);
 

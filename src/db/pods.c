@@ -4,11 +4,11 @@
  * kuayu.io/galera-override=true, which is taken off once used. All of it is best effort: no decision waits for the API. */
 #include "db/internal.h"
 
-#define ANNOTATION	   "kuayu.io/galera"
-#define OVERRIDE	   "kuayu.io/galera-override"
-#define NAMESPACE_FILE	   "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-#define PUBLISH_GAP_MS	   1000
-#define PUBLISH_REPEAT_MS  30000 /* after a failed write */
+#define ANNOTATION	  "kuayu.io/galera"
+#define OVERRIDE	  "kuayu.io/galera-override"
+#define NAMESPACE_FILE	  "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+#define PUBLISH_GAP_MS	  1000
+#define PUBLISH_REPEAT_MS 30000 /* after a failed write */
 
 static const struct model_kind pod_kind = {
 	.group = "", .version = "v1", .kind = "Pod", .plural = "pods", .namespaced = true};
@@ -39,7 +39,8 @@ static void on_pod(void *ctx, json_t *old, json_t *pod)
 			return;
 		}
 		d->override_pod = streq(
-			json_string_value(json_object_get(js_get(pod, "metadata.annotations"), OVERRIDE)), "true");
+			json_string_value(json_object_get(js_get(pod, "metadata.annotations"), OVERRIDE)),
+			"true");
 		return;
 	}
 }

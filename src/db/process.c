@@ -10,12 +10,12 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define BACKOFF_MAX_MS	30000
-#define HEALTHY_MS	60000 /* ran so long: the next crash starts again at no delay */
-#define LINE_LIMIT	8192
-#define RECOVER_MAX_MS	600000
-#define INSTALL_MAX_MS	120000
-#define ASIDE_KEPT_MAX	2
+#define BACKOFF_MAX_MS 30000
+#define HEALTHY_MS     60000 /* ran so long: the next crash starts again at no delay */
+#define LINE_LIMIT     8192
+#define RECOVER_MAX_MS 600000
+#define INSTALL_MAX_MS 120000
+#define ASIDE_KEPT_MAX 2
 
 /* One life of mariadbd; freed when its handles have closed. */
 struct life {
@@ -161,7 +161,8 @@ void process_stop(struct db *d)
 static int spawn(struct db *d, const char *const *argv)
 {
 	struct life *l = xcalloc(1, sizeof(*l));
-	uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD}, {.flags = UV_INHERIT_FD}};
+	uv_stdio_container_t stdio[3] = {
+		{.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD}, {.flags = UV_INHERIT_FD}};
 	uv_process_options_t o = {.file = argv[0],
 				  .args = (char **)(uintptr_t)argv,
 				  .exit_cb = on_exit_of,
@@ -208,8 +209,9 @@ static int allow_bootstrap(struct db *d, struct err *e)
 
 	if (!own->uuid[0])
 		return 0;
-	text = xasprintf("# GALERA saved state\nversion: 2.1\nuuid:    %s\nseqno:   %lld\nsafe_to_bootstrap: 1\n",
-			 own->uuid, (long long)own->seqno);
+	text = xasprintf(
+		"# GALERA saved state\nversion: 2.1\nuuid:    %s\nseqno:   %lld\nsafe_to_bootstrap: 1\n",
+		own->uuid, (long long)own->seqno);
 	r = file_write_atomic(path, text, strlen(text), 0640, e);
 	if (r == 0 && (r = config_give(d, path)) < 0)
 		err_errno(e, r, "%s: chown", path);
@@ -261,8 +263,8 @@ static void on_installed(void *ctx, const struct proc_result *res)
 	if (d->stopping)
 		return;
 	if (res->status != 0) {
-		_cleanup_free_ char *text = xasprintf("mariadb-install-db failed (%d): %s%s", res->status, res->out,
-						      res->err_text);
+		_cleanup_free_ char *text = xasprintf("mariadb-install-db failed (%d): %s%s", res->status,
+						      res->out, res->err_text);
 
 		start_failed(d, text);
 		return;
@@ -294,12 +296,15 @@ static int fresh_dir(struct db *d, const char *path, struct err *e)
 
 static void install(struct db *d, bool found)
 {
-	_cleanup_free_ char *new_dir = xasprintf("%s.new", d->data_dir), *data = xasprintf("--datadir=%s", new_dir);
+	_cleanup_free_ char *new_dir = xasprintf("%s.new", d->data_dir),
+			    *data = xasprintf("--datadir=%s", new_dir);
 	_cleanup_free_ char *user = xasprintf("--user=%s", d->s.user);
-	_cleanup_free_ char *log_size = xasprintf("--innodb-log-file-size=%lldM", (long long)d->s.log_file_mb);
+	_cleanup_free_ char *log_size =
+		xasprintf("--innodb-log-file-size=%lldM", (long long)d->s.log_file_mb);
 	struct proc_options o = {.argv = (const char *[]){"mariadb-install-db", "--no-defaults", data, user,
-							  "--auth-root-authentication-method=socket", "--skip-test-db",
-							  "--skip-name-resolve", log_size, NULL},
+							  "--auth-root-authentication-method=socket",
+							  "--skip-test-db", "--skip-name-resolve", log_size,
+							  NULL},
 				 .timeout_ms = INSTALL_MAX_MS};
 	struct err e = {0};
 
@@ -354,8 +359,9 @@ static void on_recovered(void *ctx, const struct proc_result *res)
 		at = next;
 	}
 	if (res->status != 0 || !at || galera_position_parse(at, uuid, &seqno) < 0) {
-		_cleanup_free_ char *text = xasprintf("cannot read the position (mariadbd --wsrep-recover, status %d): %s",
-						      res->status, res->err_text);
+		_cleanup_free_ char *text =
+			xasprintf("cannot read the position (mariadbd --wsrep-recover, status %d): %s",
+				  res->status, res->err_text);
 
 		start_failed(d, text);
 		return;
@@ -380,7 +386,8 @@ void process_recover(struct db *d)
 	own->seqno = -1;
 	own->safe_to_bootstrap = false;
 	r = file_read(path, 65536, &text, NULL, NULL);
-	if (!has_tables(d) || (r == 0 && galera_grastate_parse(text, own) == 0 && (!own->uuid[0] || own->seqno >= 0))) {
+	if (!has_tables(d) ||
+	    (r == 0 && galera_grastate_parse(text, own) == 0 && (!own->uuid[0] || own->seqno >= 0))) {
 		if (!has_tables(d))
 			own->uuid[0] = 0;
 		position_known(d);
@@ -415,8 +422,9 @@ static void remove_old_asides(struct db *d)
 
 	for (int i = 0; i < n; i++) {
 		_cleanup_free_ char *path = xasprintf("%s/%s", d->s.data, list[i]->d_name);
-		struct proc_options o = {.argv = (const char *[]){"rm", "-rf", "--one-file-system", path, NULL},
-					 .timeout_ms = RECOVER_MAX_MS};
+		struct proc_options o = {
+			.argv = (const char *[]){"rm", "-rf", "--one-file-system", path, NULL},
+			.timeout_ms = RECOVER_MAX_MS};
 
 		if (i + ASIDE_KEPT_MAX < n && !d->process->job)
 			d->process->job = proc_run(d->loop, &o, on_cleaned, d);

@@ -31,8 +31,8 @@ const char *status_unready(struct db *d)
 
 static void gauge(struct buf *b, const char *name, const char *type, const char *help, double value)
 {
-	buf_addf(b, "# HELP kuayu_db_%s %s\n# TYPE kuayu_db_%s %s\nkuayu_db_%s %.10g\n", name, help, name, type, name,
-		 value);
+	buf_addf(b, "# HELP kuayu_db_%s %s\n# TYPE kuayu_db_%s %s\nkuayu_db_%s %.10g\n", name, help, name,
+		 type, name, value);
 }
 
 static void reply_metrics(struct db *d, struct http_req *req)
@@ -47,12 +47,15 @@ static void reply_metrics(struct db *d, struct http_req *req)
 			 db_own(d)->phase == (enum galera_phase)p);
 	gauge(&b, "cluster_size", "gauge", "members in the component", (double)s->cluster_size);
 	gauge(&b, "last_committed", "gauge", "last transaction", (double)db_own(d)->seqno);
-	gauge(&b, "local_state", "gauge", "wsrep_local_state: 1 joining, 2 donor, 3 joined, 4 synced", s->local_state);
+	gauge(&b, "local_state", "gauge", "wsrep_local_state: 1 joining, 2 donor, 3 joined, 4 synced",
+	      s->local_state);
 	gauge(&b, "flow_control_paused", "gauge", "share of time paused by flow control", s->flow_paused);
 	gauge(&b, "receive_queue", "gauge", "write sets waiting to be applied", (double)s->recv_queue);
 	gauge(&b, "send_queue", "gauge", "write sets waiting to be sent", (double)s->send_queue);
-	gauge(&b, "certification_failures_total", "counter", "transactions refused by a conflict", (double)s->cert_failures);
-	gauge(&b, "brute_force_aborts_total", "counter", "local transactions aborted by remote ones", (double)s->bf_aborts);
+	gauge(&b, "certification_failures_total", "counter", "transactions refused by a conflict",
+	      (double)s->cert_failures);
+	gauge(&b, "brute_force_aborts_total", "counter", "local transactions aborted by remote ones",
+	      (double)s->bf_aborts);
 	gauge(&b, "replicated_total", "counter", "write sets sent", (double)s->replicated);
 	gauge(&b, "received_total", "counter", "write sets received", (double)s->received);
 	gauge(&b, "epoch", "counter", "highest epoch this member voted in", (double)d->promised_epoch);
@@ -118,7 +121,8 @@ static void handle(void *ctx, struct http_req *req)
 		reply_vote(d, req);
 	else {
 		d->override_until_ms = clock_ms() + OVERRIDE_MS;
-		log_warn("override by the operator: for %d s a majority is enough to go on", OVERRIDE_MS / 1000);
+		log_warn("override by the operator: for %d s a majority is enough to go on",
+			 OVERRIDE_MS / 1000);
 		http_reply_text(req, 200, "going on without missing members, if a majority is there\n");
 	}
 }

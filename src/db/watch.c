@@ -7,7 +7,7 @@
 #include <mysql.h>
 #include <time.h>
 
-#define INTERVAL_MS	  250
+#define INTERVAL_MS	   250
 #define ANSWER_SECONDS_MAX 3
 
 struct db_watch {
@@ -107,10 +107,13 @@ static bool make_users(struct db_watch *w, struct db_sample *s)
 {
 	const struct db *d = w->d;
 	char user[200] = "", password[600] = "", database[200] = "";
-	_cleanup_free_ char *sst = xasprintf("CREATE USER IF NOT EXISTS sst@localhost IDENTIFIED BY '%s'", d->sst_password);
+	_cleanup_free_ char *sst =
+		xasprintf("CREATE USER IF NOT EXISTS sst@localhost IDENTIFIED BY '%s'", d->sst_password);
 
-	if (!run_sql(w, sst, s) ||
-	    !run_sql(w, "GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, REPLICA MONITOR ON *.* TO sst@localhost", s))
+	if (!run_sql(w, sst, s) || !run_sql(w,
+					    "GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, REPLICA "
+					    "MONITOR ON *.* TO sst@localhost",
+					    s))
 		return false;
 	if (d->app_database && strlen(d->app_database) < 64) {
 		_cleanup_free_ char *sql = NULL;
