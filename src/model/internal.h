@@ -61,3 +61,7 @@ const char *pod_qos_class(const json_t *pod_spec); /* Guaranteed, Burstable, Bes
 extern const char text_subdomain[], text_label[], text_rfc1035[], text_qualified[], text_label_value[];
 void validate_labels(json_t *causes, const struct at *at, const json_t *labels);
 void validate_meta(json_t *causes, const struct model_kind *k, const json_t *obj, const json_t *old);
+
+/* ---- selector_text.c ---- */
+void labels_text(struct buf *b, const json_t *labels);
+void label_selector_text(struct buf *b, const json_t *selector);

@@ -59,6 +59,9 @@ struct model_selector *model_selector_free(struct model_selector *s);
 /* One-off: does `labels` match this LabelSelector? An empty selector matches all, NULL none. */
 bool model_labels_match(const json_t *label_selector, const json_t *labels);
 
+/* A LabelSelector as text, as in Scale.status.selector; malloc'ed, maybe "". */
+char *model_selector_text(const json_t *label_selector);
+
 struct model_field_selector;
 /* "metadata.name=x,spec.nodeName!=y"; -EINVAL for a field that the kind does not offer */
 int model_field_selector_parse(const struct model_kind *k, const char *text,

@@ -29,6 +29,7 @@ enum model_flag {
 	MODEL_UNSUPPORTED = 1 << 2, /* known to Kubernetes, refused here unless empty, zero or false */
 	MODEL_MERGE = 1 << 3,	    /* strategic merge: arrays are merged, not replaced */
 	MODEL_RETAIN_KEYS = 1 << 4, /* strategic merge: $retainKeys is honoured */
+	MODEL_PRESENCE = 1 << 5,    /* zero and false differ from a missing field */
 };
 
 struct model_field {

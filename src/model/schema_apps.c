@@ -16,7 +16,7 @@ const struct model_object schema_replica_set = {
 
 const struct model_object schema_replica_set_spec = {
 	"io.k8s.api.apps.v1.ReplicaSetSpec", "Desired behaviour of a replica set.",
-	FIELDS({"replicas", MODEL_INT, .pb = 1, .initial = "1", LIMITS(0, INT64_MAX),
+	FIELDS({"replicas", MODEL_INT, .pb = 1, .flags = MODEL_PRESENCE, .initial = "1", LIMITS(0, INT64_MAX),
 		.text = "How many pods."},
 	       {"minReadySeconds", MODEL_INT, .pb = 4, LIMITS(0, INT64_MAX),
 		.text = "Seconds a pod must be ready to count as available."},
@@ -57,7 +57,7 @@ const struct model_object schema_deployment = {
 
 const struct model_object schema_deployment_spec = {
 	"io.k8s.api.apps.v1.DeploymentSpec", "Desired behaviour of a deployment.",
-	FIELDS({"replicas", MODEL_INT, .pb = 1, .initial = "1", LIMITS(0, INT64_MAX),
+	FIELDS({"replicas", MODEL_INT, .pb = 1, .flags = MODEL_PRESENCE, .initial = "1", LIMITS(0, INT64_MAX),
 		.text = "How many pods."},
 	       {"selector", MODEL_OBJECT, .pb = 2, .object = &schema_label_selector,
 		.flags = MODEL_REQUIRED | MODEL_IMMUTABLE,
@@ -68,10 +68,11 @@ const struct model_object schema_deployment_spec = {
 		.flags = MODEL_RETAIN_KEYS, .text = "How pods are replaced by new ones."},
 	       {"minReadySeconds", MODEL_INT, .pb = 5, LIMITS(0, INT64_MAX),
 		.text = "Seconds a pod must be ready to count as available."},
-	       {"revisionHistoryLimit", MODEL_INT, .pb = 6, .initial = "10", LIMITS(0, INT64_MAX),
-		.text = "Old replica sets kept for rolling back."},
+	       {"revisionHistoryLimit", MODEL_INT, .pb = 6, .flags = MODEL_PRESENCE, .initial = "10",
+		LIMITS(0, INT64_MAX), .text = "Old replica sets kept for rolling back."},
 	       {"paused", MODEL_BOOL, .pb = 7, .text = "True = changes are not rolled out."},
-	       {"progressDeadlineSeconds", MODEL_INT, .pb = 9, .initial = "600", LIMITS(0, INT64_MAX),
+	       {"progressDeadlineSeconds", MODEL_INT, .pb = 9, .flags = MODEL_PRESENCE, .initial = "600",
+		LIMITS(0, INT64_MAX),
 		.text = "Seconds without progress after which the deployment counts as failed."})};
 
 const struct model_object schema_deployment_strategy = {
@@ -99,7 +100,8 @@ const struct model_object schema_deployment_status = {
 	       {"conditions", MODEL_OBJECT, .pb = 6, .shape = MODEL_ARRAY,
 		.object = &schema_deployment_condition, .flags = MODEL_MERGE, .merge_key = "type",
 		.text = "Latest observations."},
-	       {"collisionCount", MODEL_INT, .pb = 8, .text = "Collisions of names of replica sets."})};
+	       {"collisionCount", MODEL_INT, .pb = 8, .flags = MODEL_PRESENCE,
+		.text = "Collisions of names of replica sets."})};
 
 const struct model_object schema_deployment_condition = {
 	"io.k8s.api.apps.v1.DeploymentCondition", "A condition of a deployment.",
@@ -122,7 +124,7 @@ const struct model_object schema_stateful_set = {
 
 const struct model_object schema_stateful_set_spec = {
 	"io.k8s.api.apps.v1.StatefulSetSpec", "Desired behaviour of a stateful set.",
-	FIELDS({"replicas", MODEL_INT, .pb = 1, .initial = "1", LIMITS(0, INT64_MAX),
+	FIELDS({"replicas", MODEL_INT, .pb = 1, .flags = MODEL_PRESENCE, .initial = "1", LIMITS(0, INT64_MAX),
 		.text = "How many pods."},
 	       {"selector", MODEL_OBJECT, .pb = 2, .object = &schema_label_selector, .flags = MODEL_REQUIRED,
 		.text = "Pods that belong to it; cannot be changed."},
@@ -136,8 +138,8 @@ const struct model_object schema_stateful_set_spec = {
 		.initial = "\"OrderedReady\"", .text = "Whether pods are made one after another."},
 	       {"updateStrategy", MODEL_OBJECT, .pb = 7, .object = &schema_stateful_set_update_strategy,
 		.text = "How pods are replaced."},
-	       {"revisionHistoryLimit", MODEL_INT, .pb = 8, .initial = "10", LIMITS(0, INT64_MAX),
-		.text = "Old revisions kept for rolling back."},
+	       {"revisionHistoryLimit", MODEL_INT, .pb = 8, .flags = MODEL_PRESENCE, .initial = "10",
+		LIMITS(0, INT64_MAX), .text = "Old revisions kept for rolling back."},
 	       {"minReadySeconds", MODEL_INT, .pb = 9, LIMITS(0, INT64_MAX),
 		.text = "Seconds a pod must be ready to count as available."},
 	       {"persistentVolumeClaimRetentionPolicy", MODEL_RAW, .pb = 10, .flags = MODEL_UNSUPPORTED,
@@ -159,7 +161,7 @@ const struct model_object schema_stateful_set_update_strategy = {
 
 const struct model_object schema_rolling_update_stateful_set_strategy = {
 	"io.k8s.api.apps.v1.RollingUpdateStatefulSetStrategy", "Settings of a rolling update.",
-	FIELDS({"partition", MODEL_INT, .pb = 1, LIMITS(0, INT64_MAX),
+	FIELDS({"partition", MODEL_INT, .pb = 1, .flags = MODEL_PRESENCE, LIMITS(0, INT64_MAX),
 		.text = "Pods with lower numbers are left alone."},
 	       {"maxUnavailable", MODEL_INT_OR_STRING, .pb = 2, .flags = MODEL_UNSUPPORTED,
 		.text = "How many pods may be missing."})};
@@ -173,7 +175,8 @@ const struct model_object schema_stateful_set_status = {
 	       {"updatedReplicas", MODEL_INT, .pb = 5, .text = "Pods of the update revision."},
 	       {"currentRevision", MODEL_STRING, .pb = 6, .text = "Revision before the update."},
 	       {"updateRevision", MODEL_STRING, .pb = 7, .text = "Revision after the update."},
-	       {"collisionCount", MODEL_INT, .pb = 9, .text = "Collisions of names of revisions."},
+	       {"collisionCount", MODEL_INT, .pb = 9, .flags = MODEL_PRESENCE,
+		.text = "Collisions of names of revisions."},
 	       {"conditions", MODEL_OBJECT, .pb = 10, .shape = MODEL_ARRAY,
 		.object = &schema_stateful_set_condition, .flags = MODEL_MERGE, .merge_key = "type",
 		.text = "Latest observations."},

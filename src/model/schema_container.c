@@ -24,7 +24,7 @@ const struct model_object schema_container = {
 		.text = "What the container needs and may use."},
 	       {"resizePolicy", MODEL_RAW, .pb = 23, .shape = MODEL_ARRAY, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
-	       {"restartPolicy", MODEL_STRING, .pb = 24, .flags = MODEL_UNSUPPORTED,
+	       {"restartPolicy", MODEL_STRING, .pb = 24, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
 	       {"volumeMounts", MODEL_OBJECT, .pb = 9, .shape = MODEL_ARRAY, .object = &schema_volume_mount,
 		.flags = MODEL_MERGE, .merge_key = "mountPath", .text = "Where volumes appear."},
@@ -98,13 +98,15 @@ const struct model_object schema_config_map_key_selector = {
 	"io.k8s.api.core.v1.ConfigMapKeySelector", "A key of a config map.",
 	FIELDS({"name", MODEL_STRING, .pb = 1, .pb_inner = 1, .text = "Name of the object."},
 	       {"key", MODEL_STRING, .pb = 2, .flags = MODEL_REQUIRED, .text = "Key."},
-	       {"optional", MODEL_BOOL, .pb = 3, .text = "Whether it may be missing."})};
+	       {"optional", MODEL_BOOL, .pb = 3, .flags = MODEL_PRESENCE,
+		.text = "Whether it may be missing."})};
 
 const struct model_object schema_secret_key_selector = {
 	"io.k8s.api.core.v1.SecretKeySelector", "A key of a secret.",
 	FIELDS({"name", MODEL_STRING, .pb = 1, .pb_inner = 1, .text = "Name of the object."},
 	       {"key", MODEL_STRING, .pb = 2, .flags = MODEL_REQUIRED, .text = "Key."},
-	       {"optional", MODEL_BOOL, .pb = 3, .text = "Whether it may be missing."})};
+	       {"optional", MODEL_BOOL, .pb = 3, .flags = MODEL_PRESENCE,
+		.text = "Whether it may be missing."})};
 
 const struct model_object schema_env_from_source = {
 	"io.k8s.api.core.v1.EnvFromSource", "A source of environment variables.",
@@ -116,12 +118,14 @@ const struct model_object schema_env_from_source = {
 const struct model_object schema_config_map_env_source = {
 	"io.k8s.api.core.v1.ConfigMapEnvSource", "A config map.",
 	FIELDS({"name", MODEL_STRING, .pb = 1, .pb_inner = 1, .text = "Name of the object."},
-	       {"optional", MODEL_BOOL, .pb = 2, .text = "Whether it may be missing."})};
+	       {"optional", MODEL_BOOL, .pb = 2, .flags = MODEL_PRESENCE,
+		.text = "Whether it may be missing."})};
 
 const struct model_object schema_secret_env_source = {
 	"io.k8s.api.core.v1.SecretEnvSource", "A secret.",
 	FIELDS({"name", MODEL_STRING, .pb = 1, .pb_inner = 1, .text = "Name of the object."},
-	       {"optional", MODEL_BOOL, .pb = 2, .text = "Whether it may be missing."})};
+	       {"optional", MODEL_BOOL, .pb = 2, .flags = MODEL_PRESENCE,
+		.text = "Whether it may be missing."})};
 
 const struct model_object schema_resource_requirements = {
 	"io.k8s.api.core.v1.ResourceRequirements", "What a container needs and may use.",
@@ -135,12 +139,12 @@ const struct model_object schema_volume_mount = {
 	"io.k8s.api.core.v1.VolumeMount", "Where a volume appears in a container.",
 	FIELDS({"name", MODEL_STRING, .pb = 1, .flags = MODEL_REQUIRED, .text = "Name of the volume."},
 	       {"readOnly", MODEL_BOOL, .pb = 2, .text = "Mounted read-only."},
-	       {"recursiveReadOnly", MODEL_STRING, .pb = 7, .flags = MODEL_UNSUPPORTED,
+	       {"recursiveReadOnly", MODEL_STRING, .pb = 7, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
 	       {"mountPath", MODEL_STRING, .pb = 3, .flags = MODEL_REQUIRED,
 		.text = "Path in the container; no ':'."},
 	       {"subPath", MODEL_STRING, .pb = 4, .text = "Path in the volume."},
-	       {"mountPropagation", MODEL_STRING, .pb = 5,
+	       {"mountPropagation", MODEL_STRING, .pb = 5, .flags = MODEL_PRESENCE,
 		.allowed = ALLOWED("Bidirectional", "HostToContainer", "None"),
 		.text = "How mounts spread between node and container."},
 	       {"subPathExpr", MODEL_STRING, .pb = 6, .flags = MODEL_UNSUPPORTED,
@@ -166,7 +170,8 @@ const struct model_object schema_probe = {
 		.text = "Successes in a row that count as success."},
 	       {"failureThreshold", MODEL_INT, .pb = 6, .initial = "3", LIMITS(0, INT64_MAX),
 		.text = "Failures in a row that count as failure."},
-	       {"terminationGracePeriodSeconds", MODEL_INT64, .pb = 7, LIMITS(1, INT64_MAX),
+	       {"terminationGracePeriodSeconds", MODEL_INT64, .pb = 7, .flags = MODEL_PRESENCE,
+		LIMITS(1, INT64_MAX),
 		.text = "Grace period when this probe fails; the pod's when missing."})};
 
 const struct model_object schema_exec_action = {
@@ -199,7 +204,8 @@ const struct model_object schema_tcp_socket_action = {
 const struct model_object schema_grpc_action = {
 	"io.k8s.api.core.v1.GRPCAction", "A gRPC health request.",
 	FIELDS({"port", MODEL_INT, .pb = 1, .flags = MODEL_REQUIRED, LIMITS(1, 65535), .text = "Port."},
-	       {"service", MODEL_STRING, .pb = 2, .initial = "\"\"", .text = "Service to ask for."})};
+	       {"service", MODEL_STRING, .pb = 2, .flags = MODEL_PRESENCE, .initial = "\"\"",
+		.text = "Service to ask for."})};
 
 const struct model_object schema_lifecycle = {
 	"io.k8s.api.core.v1.Lifecycle", "Hooks at start and stop.",
@@ -225,18 +231,23 @@ const struct model_object schema_security_context = {
 	"io.k8s.api.core.v1.SecurityContext", "Security settings of a container.",
 	FIELDS({"capabilities", MODEL_OBJECT, .pb = 1, .object = &schema_capabilities,
 		.text = "Capabilities added and dropped."},
-	       {"privileged", MODEL_BOOL, .pb = 2, .text = "All rights on the node."},
+	       {"privileged", MODEL_BOOL, .pb = 2, .flags = MODEL_PRESENCE,
+		.text = "All rights on the node."},
 	       {"seLinuxOptions", MODEL_RAW, .pb = 3, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
 	       {"windowsOptions", MODEL_RAW, .pb = 10, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
-	       {"runAsUser", MODEL_INT64, .pb = 4, LIMITS(0, 2147483647), .text = "User id."},
-	       {"runAsGroup", MODEL_INT64, .pb = 8, LIMITS(0, 2147483647), .text = "Group id."},
-	       {"runAsNonRoot", MODEL_BOOL, .pb = 5, .text = "Refuse to run as user 0."},
-	       {"readOnlyRootFilesystem", MODEL_BOOL, .pb = 6, .text = "Root file system is read-only."},
-	       {"allowPrivilegeEscalation", MODEL_BOOL, .pb = 7,
+	       {"runAsUser", MODEL_INT64, .pb = 4, .flags = MODEL_PRESENCE, LIMITS(0, 2147483647),
+		.text = "User id."},
+	       {"runAsGroup", MODEL_INT64, .pb = 8, .flags = MODEL_PRESENCE, LIMITS(0, 2147483647),
+		.text = "Group id."},
+	       {"runAsNonRoot", MODEL_BOOL, .pb = 5, .flags = MODEL_PRESENCE,
+		.text = "Refuse to run as user 0."},
+	       {"readOnlyRootFilesystem", MODEL_BOOL, .pb = 6, .flags = MODEL_PRESENCE,
+		.text = "Root file system is read-only."},
+	       {"allowPrivilegeEscalation", MODEL_BOOL, .pb = 7, .flags = MODEL_PRESENCE,
 		.text = "Whether a process can gain more rights than its parent."},
-	       {"procMount", MODEL_STRING, .pb = 9, .flags = MODEL_UNSUPPORTED,
+	       {"procMount", MODEL_STRING, .pb = 9, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
 	       {"seccompProfile", MODEL_OBJECT, .pb = 11, .object = &schema_seccomp_profile,
 		.text = "Filter of system calls."},

@@ -39,7 +39,7 @@ const struct model_object schema_config_map = {
 	FIELDS(KIND_FIELDS,
 	       {"metadata", MODEL_OBJECT, .pb = 1, .object = &schema_object_meta,
 		.text = "Standard metadata."},
-	       {"immutable", MODEL_BOOL, .pb = 4,
+	       {"immutable", MODEL_BOOL, .pb = 4, .flags = MODEL_PRESENCE,
 		.text = "If true, data cannot be changed; only the metadata can."},
 	       {"data", MODEL_STRING, .pb = 2, .shape = MODEL_MAP, .text = "UTF-8 data by key."},
 	       {"binaryData", MODEL_BYTES, .pb = 3, .shape = MODEL_MAP,
@@ -50,7 +50,7 @@ const struct model_object schema_secret = {
 	FIELDS(KIND_FIELDS,
 	       {"metadata", MODEL_OBJECT, .pb = 1, .object = &schema_object_meta,
 		.text = "Standard metadata."},
-	       {"immutable", MODEL_BOOL, .pb = 5,
+	       {"immutable", MODEL_BOOL, .pb = 5, .flags = MODEL_PRESENCE,
 		.text = "If true, data cannot be changed; only the metadata can."},
 	       {"data", MODEL_BYTES, .pb = 2, .shape = MODEL_MAP, .text = "Data by key, base64."},
 	       {"stringData", MODEL_STRING, .pb = 4, .shape = MODEL_MAP,
@@ -67,7 +67,7 @@ const struct model_object schema_service_account = {
 		.flags = MODEL_MERGE, .merge_key = "name", .text = "Secrets pods of this account may use."},
 	       {"imagePullSecrets", MODEL_OBJECT, .pb = 3, .shape = MODEL_ARRAY,
 		.object = &schema_local_object_reference, .text = "Secrets to pull images with."},
-	       {"automountServiceAccountToken", MODEL_BOOL, .pb = 4,
+	       {"automountServiceAccountToken", MODEL_BOOL, .pb = 4, .flags = MODEL_PRESENCE,
 		.text = "Whether pods get a token mounted."})};
 
 const struct model_object schema_local_object_reference = {
@@ -174,17 +174,19 @@ const struct model_object schema_service_spec = {
 		.text = "Settings of session affinity."},
 	       {"ipFamilies", MODEL_STRING, .pb = 19, .shape = MODEL_ARRAY,
 		.text = "Address families; only IPv4 here."},
-	       {"ipFamilyPolicy", MODEL_STRING, .pb = 17,
+	       {"ipFamilyPolicy", MODEL_STRING, .pb = 17, .flags = MODEL_PRESENCE,
 		.allowed = ALLOWED("PreferDualStack", "RequireDualStack", "SingleStack"),
 		.text = "How many address families; here SingleStack."},
-	       {"allocateLoadBalancerNodePorts", MODEL_BOOL, .pb = 20,
+	       {"allocateLoadBalancerNodePorts", MODEL_BOOL, .pb = 20, .flags = MODEL_PRESENCE,
 		.text = "Whether a LoadBalancer gets node ports too; it never does here."},
-	       {"loadBalancerClass", MODEL_STRING, .pb = 21, .flags = MODEL_UNSUPPORTED,
+	       {"loadBalancerClass", MODEL_STRING, .pb = 21, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
-	       {"internalTrafficPolicy", MODEL_STRING, .pb = 22, .allowed = ALLOWED("Cluster", "Local"),
+	       {"internalTrafficPolicy", MODEL_STRING, .pb = 22, .flags = MODEL_PRESENCE,
+		.allowed = ALLOWED("Cluster", "Local"),
 		.text = "Whether traffic inside the cluster goes to all endpoints or only those of the own "
 			"node."},
-	       {"trafficDistribution", MODEL_STRING, .pb = 23, .allowed = ALLOWED("PreferClose"),
+	       {"trafficDistribution", MODEL_STRING, .pb = 23, .flags = MODEL_PRESENCE,
+		.allowed = ALLOWED("PreferClose"),
 		.text = "PreferClose = endpoints of the own zone first."})};
 
 const struct model_object schema_service_port = {
@@ -193,7 +195,7 @@ const struct model_object schema_service_port = {
 		.text = "Name, unique in the service; needed when there are several ports."},
 	       {"protocol", MODEL_STRING, .pb = 2, .allowed = ALLOWED("SCTP", "TCP", "UDP"),
 		.initial = "\"TCP\"", .text = "Transport protocol."},
-	       {"appProtocol", MODEL_STRING, .pb = 6,
+	       {"appProtocol", MODEL_STRING, .pb = 6, .flags = MODEL_PRESENCE,
 		.text = "Application protocol, such as http, grpc or kubernetes.io/h2c; gateways use it."},
 	       {"port", MODEL_INT, .pb = 3, .flags = MODEL_REQUIRED, LIMITS(1, 65535),
 		.text = "Port of the service."},
@@ -209,7 +211,7 @@ const struct model_object schema_session_affinity_config = {
 
 const struct model_object schema_client_ip_config = {
 	"io.k8s.api.core.v1.ClientIPConfig", "Settings of affinity by client address.",
-	FIELDS({"timeoutSeconds", MODEL_INT, .pb = 1, LIMITS(1, 86400),
+	FIELDS({"timeoutSeconds", MODEL_INT, .pb = 1, .flags = MODEL_PRESENCE, LIMITS(1, 86400),
 		.text = "How long a client stays with its pod after the last connection."})};
 
 const struct model_object schema_service_status = {
@@ -228,7 +230,8 @@ const struct model_object schema_load_balancer_ingress = {
 	"io.k8s.api.core.v1.LoadBalancerIngress", "One address of a load balancer: a gateway.",
 	FIELDS({"ip", MODEL_STRING, .pb = 1, .text = "Address."},
 	       {"hostname", MODEL_STRING, .pb = 2, .text = "Host name."},
-	       {"ipMode", MODEL_STRING, .pb = 3, .text = "How traffic to ip is delivered."},
+	       {"ipMode", MODEL_STRING, .pb = 3, .flags = MODEL_PRESENCE,
+		.text = "How traffic to ip is delivered."},
 	       {"ports", MODEL_OBJECT, .pb = 4, .shape = MODEL_ARRAY, .object = &schema_port_status,
 		.text = "State of the ports."})};
 
@@ -236,7 +239,7 @@ const struct model_object schema_port_status = {
 	"io.k8s.api.core.v1.PortStatus", "State of a load balancer's port.",
 	FIELDS({"port", MODEL_INT, .pb = 1, .text = "Port."},
 	       {"protocol", MODEL_STRING, .pb = 2, .text = "Protocol."},
-	       {"error", MODEL_STRING, .pb = 3, .text = "Fault, if any."})};
+	       {"error", MODEL_STRING, .pb = 3, .flags = MODEL_PRESENCE, .text = "Fault, if any."})};
 
 const struct model_object schema_endpoints = {
 	"io.k8s.api.core.v1.Endpoints", "Addresses behind a service (older form of EndpointSlice).",
@@ -259,7 +262,7 @@ const struct model_object schema_endpoint_address = {
 	"io.k8s.api.core.v1.EndpointAddress", "One address.",
 	FIELDS({"ip", MODEL_STRING, .pb = 1, .flags = MODEL_REQUIRED, .text = "IP address."},
 	       {"hostname", MODEL_STRING, .pb = 3, .text = "Host name of the endpoint."},
-	       {"nodeName", MODEL_STRING, .pb = 4, .text = "Node of the endpoint."},
+	       {"nodeName", MODEL_STRING, .pb = 4, .flags = MODEL_PRESENCE, .text = "Node of the endpoint."},
 	       {"targetRef", MODEL_OBJECT, .pb = 2, .object = &schema_object_reference,
 		.text = "Object that provides the endpoint."})};
 
@@ -268,4 +271,5 @@ const struct model_object schema_endpoint_port = {
 	FIELDS({"name", MODEL_STRING, .pb = 1, .text = "Name of the port."},
 	       {"port", MODEL_INT, .pb = 2, .flags = MODEL_REQUIRED, .text = "Number."},
 	       {"protocol", MODEL_STRING, .pb = 3, .text = "Protocol."},
-	       {"appProtocol", MODEL_STRING, .pb = 4, .text = "Application protocol."})};
+	       {"appProtocol", MODEL_STRING, .pb = 4, .flags = MODEL_PRESENCE,
+		.text = "Application protocol."})};

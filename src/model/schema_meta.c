@@ -26,7 +26,7 @@ const struct model_object schema_object_meta = {
 	       {"deletionTimestamp", MODEL_TIME, .pb = 9,
 		.text = "Time at which the object will be gone; set by the server when a graceful deletion "
 			"begins."},
-	       {"deletionGracePeriodSeconds", MODEL_INT64, .pb = 10,
+	       {"deletionGracePeriodSeconds", MODEL_INT64, .pb = 10, .flags = MODEL_PRESENCE,
 		.text = "Seconds the object has to end after deletion was asked for."},
 	       {"labels", MODEL_STRING, .pb = 11, .shape = MODEL_MAP,
 		.text = "Key-value pairs to organise and select objects."},
@@ -48,9 +48,9 @@ const struct model_object schema_owner_reference = {
 	       {"kind", MODEL_STRING, .pb = 1, .flags = MODEL_REQUIRED, .text = "Kind of the owner."},
 	       {"name", MODEL_STRING, .pb = 3, .flags = MODEL_REQUIRED, .text = "Name of the owner."},
 	       {"uid", MODEL_STRING, .pb = 4, .flags = MODEL_REQUIRED, .text = "UID of the owner."},
-	       {"controller", MODEL_BOOL, .pb = 6,
+	       {"controller", MODEL_BOOL, .pb = 6, .flags = MODEL_PRESENCE,
 		.text = "True when the owner is the managing controller; at most one is."},
-	       {"blockOwnerDeletion", MODEL_BOOL, .pb = 7,
+	       {"blockOwnerDeletion", MODEL_BOOL, .pb = 7, .flags = MODEL_PRESENCE,
 		.text = "True when foreground deletion of the owner must wait for this object."})};
 
 const struct model_object schema_label_selector = {
@@ -79,28 +79,31 @@ const struct model_object schema_list_meta = {
 		.text = "Version of the store the list was read at."},
 	       {"continue", MODEL_STRING, .pb = 3,
 		.text = "Token to go on with when the list was cut by a limit."},
-	       {"remainingItemCount", MODEL_INT64, .pb = 4, .text = "How many items follow, where known."})};
+	       {"remainingItemCount", MODEL_INT64, .pb = 4, .flags = MODEL_PRESENCE,
+		.text = "How many items follow, where known."})};
 
 const struct model_object schema_delete_options = {
 	"io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", "Options of a delete request.",
 	FIELDS(KIND_FIELDS,
-	       {"gracePeriodSeconds", MODEL_INT64, .pb = 1, LIMITS(0, INT64_MAX),
+	       {"gracePeriodSeconds", MODEL_INT64, .pb = 1, .flags = MODEL_PRESENCE, LIMITS(0, INT64_MAX),
 		.text = "Seconds before the object is removed; 0 at once; missing = the kind's default."},
 	       {"preconditions", MODEL_OBJECT, .pb = 2, .object = &schema_preconditions,
 		.text = "Must hold before the deletion is carried out."},
-	       {"orphanDependents", MODEL_BOOL, .pb = 3, .text = "Deprecated: use propagationPolicy."},
-	       {"propagationPolicy", MODEL_STRING, .pb = 4,
+	       {"orphanDependents", MODEL_BOOL, .pb = 3, .flags = MODEL_PRESENCE,
+		.text = "Deprecated: use propagationPolicy."},
+	       {"propagationPolicy", MODEL_STRING, .pb = 4, .flags = MODEL_PRESENCE,
 		.allowed = ALLOWED("Background", "Foreground", "Orphan"),
 		.text = "How dependents are collected."},
 	       {"dryRun", MODEL_STRING, .pb = 5, .shape = MODEL_ARRAY,
 		.text = "\"All\" = check but do not persist."},
 	       {"ignoreStoreReadErrorWithClusterBreakingPotential", MODEL_BOOL, .pb = 6,
-		.flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."})};
+		.flags = MODEL_UNSUPPORTED | MODEL_PRESENCE, .text = "Not supported by kuayu."})};
 
 const struct model_object schema_preconditions = {
 	"io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions", "Must hold before an operation is carried out.",
-	FIELDS({"uid", MODEL_STRING, .pb = 1, .text = "UID the object must have."},
-	       {"resourceVersion", MODEL_STRING, .pb = 2, .text = "resourceVersion the object must have."})};
+	FIELDS({"uid", MODEL_STRING, .pb = 1, .flags = MODEL_PRESENCE, .text = "UID the object must have."},
+	       {"resourceVersion", MODEL_STRING, .pb = 2, .flags = MODEL_PRESENCE,
+		.text = "resourceVersion the object must have."})};
 
 const struct model_object schema_status = {
 	"io.k8s.apimachinery.pkg.apis.meta.v1.Status",

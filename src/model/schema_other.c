@@ -22,20 +22,21 @@ const struct model_object schema_slice_endpoint = {
 		.text = "Addresses; clients use the first."},
 	       {"conditions", MODEL_OBJECT, .pb = 2, .object = &schema_endpoint_conditions,
 		.text = "State of the endpoint."},
-	       {"hostname", MODEL_STRING, .pb = 3, .text = "Host name."},
+	       {"hostname", MODEL_STRING, .pb = 3, .flags = MODEL_PRESENCE, .text = "Host name."},
 	       {"targetRef", MODEL_OBJECT, .pb = 4, .object = &schema_object_reference,
 		.text = "Object that provides the endpoint."},
 	       {"deprecatedTopology", MODEL_STRING, .pb = 5, .shape = MODEL_MAP, .text = "Deprecated."},
-	       {"nodeName", MODEL_STRING, .pb = 6, .text = "Node of the endpoint."},
-	       {"zone", MODEL_STRING, .pb = 7, .text = "Zone of the endpoint."},
+	       {"nodeName", MODEL_STRING, .pb = 6, .flags = MODEL_PRESENCE, .text = "Node of the endpoint."},
+	       {"zone", MODEL_STRING, .pb = 7, .flags = MODEL_PRESENCE, .text = "Zone of the endpoint."},
 	       {"hints", MODEL_OBJECT, .pb = 8, .object = &schema_endpoint_hints,
 		.text = "Where the endpoint should be used."})};
 
 const struct model_object schema_endpoint_conditions = {
 	"io.k8s.api.discovery.v1.EndpointConditions", "State of an endpoint.",
-	FIELDS({"ready", MODEL_BOOL, .pb = 1, .text = "Takes traffic."},
-	       {"serving", MODEL_BOOL, .pb = 2, .text = "Ready, whether or not it is terminating."},
-	       {"terminating", MODEL_BOOL, .pb = 3, .text = "Being deleted."})};
+	FIELDS({"ready", MODEL_BOOL, .pb = 1, .flags = MODEL_PRESENCE, .text = "Takes traffic."},
+	       {"serving", MODEL_BOOL, .pb = 2, .flags = MODEL_PRESENCE,
+		.text = "Ready, whether or not it is terminating."},
+	       {"terminating", MODEL_BOOL, .pb = 3, .flags = MODEL_PRESENCE, .text = "Being deleted."})};
 
 const struct model_object schema_endpoint_hints = {
 	"io.k8s.api.discovery.v1.EndpointHints", "Where an endpoint should be used.",
@@ -48,11 +49,14 @@ const struct model_object schema_for_zone = {
 
 const struct model_object schema_slice_port = {
 	"io.k8s.api.discovery.v1.EndpointPort", "A port.",
-	FIELDS({"name", MODEL_STRING, .pb = 1, .text = "Name; equals the service port's."},
-	       {"protocol", MODEL_STRING, .pb = 2, .allowed = ALLOWED("SCTP", "TCP", "UDP"),
-		.initial = "\"TCP\"", .text = "Transport protocol."},
-	       {"port", MODEL_INT, .pb = 3, .text = "Number; missing = all."},
-	       {"appProtocol", MODEL_STRING, .pb = 4, .text = "Application protocol."})};
+	FIELDS({"name", MODEL_STRING, .pb = 1, .flags = MODEL_PRESENCE,
+		.text = "Name; equals the service port's."},
+	       {"protocol", MODEL_STRING, .pb = 2, .flags = MODEL_PRESENCE,
+		.allowed = ALLOWED("SCTP", "TCP", "UDP"), .initial = "\"TCP\"",
+		.text = "Transport protocol."},
+	       {"port", MODEL_INT, .pb = 3, .flags = MODEL_PRESENCE, .text = "Number; missing = all."},
+	       {"appProtocol", MODEL_STRING, .pb = 4, .flags = MODEL_PRESENCE,
+		.text = "Application protocol."})};
 
 const struct model_object schema_lease = {
 	"io.k8s.api.coordination.v1.Lease", "A lock with a time limit, or a heartbeat.",
@@ -63,16 +67,16 @@ const struct model_object schema_lease = {
 
 const struct model_object schema_lease_spec = {
 	"io.k8s.api.coordination.v1.LeaseSpec", "The lease.",
-	FIELDS({"holderIdentity", MODEL_STRING, .pb = 1, .text = "Who holds it."},
-	       {"leaseDurationSeconds", MODEL_INT, .pb = 2, LIMITS(1, INT64_MAX),
+	FIELDS({"holderIdentity", MODEL_STRING, .pb = 1, .flags = MODEL_PRESENCE, .text = "Who holds it."},
+	       {"leaseDurationSeconds", MODEL_INT, .pb = 2, .flags = MODEL_PRESENCE, LIMITS(1, INT64_MAX),
 		.text = "How long it holds after renewTime."},
 	       {"acquireTime", MODEL_MICRO_TIME, .pb = 3, .text = "When the holder got it."},
 	       {"renewTime", MODEL_MICRO_TIME, .pb = 4, .text = "When the holder renewed it last."},
-	       {"leaseTransitions", MODEL_INT, .pb = 5, LIMITS(0, INT64_MAX),
+	       {"leaseTransitions", MODEL_INT, .pb = 5, .flags = MODEL_PRESENCE, LIMITS(0, INT64_MAX),
 		.text = "How often it changed hands."},
-	       {"strategy", MODEL_STRING, .pb = 6, .flags = MODEL_UNSUPPORTED,
+	       {"strategy", MODEL_STRING, .pb = 6, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
-	       {"preferredHolder", MODEL_STRING, .pb = 7, .flags = MODEL_UNSUPPORTED,
+	       {"preferredHolder", MODEL_STRING, .pb = 7, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."})};
 
 const struct model_object schema_eviction = {

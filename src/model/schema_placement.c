@@ -91,7 +91,7 @@ const struct model_object schema_toleration = {
 	       {"effect", MODEL_STRING, .pb = 4,
 		.allowed = ALLOWED("NoExecute", "NoSchedule", "PreferNoSchedule"),
 		.text = "Effect of the taint; empty = all."},
-	       {"tolerationSeconds", MODEL_INT64, .pb = 5,
+	       {"tolerationSeconds", MODEL_INT64, .pb = 5, .flags = MODEL_PRESENCE,
 		.text = "How long a NoExecute taint is tolerated; missing = forever."})};
 
 const struct model_object schema_topology_spread_constraint = {
@@ -105,11 +105,11 @@ const struct model_object schema_topology_spread_constraint = {
 		.text = "What to do when it cannot hold."},
 	       {"labelSelector", MODEL_OBJECT, .pb = 4, .object = &schema_label_selector,
 		.text = "Which pods are counted."},
-	       {"minDomains", MODEL_INT, .pb = 5, LIMITS(1, INT64_MAX),
+	       {"minDomains", MODEL_INT, .pb = 5, .flags = MODEL_PRESENCE, LIMITS(1, INT64_MAX),
 		.text = "How many places there must be."},
-	       {"nodeAffinityPolicy", MODEL_STRING, .pb = 6, .allowed = ALLOWED("Honor", "Ignore"),
-		.text = "Whether nodes excluded by affinity count."},
-	       {"nodeTaintsPolicy", MODEL_STRING, .pb = 7, .allowed = ALLOWED("Honor", "Ignore"),
-		.text = "Whether nodes excluded by taints count."},
+	       {"nodeAffinityPolicy", MODEL_STRING, .pb = 6, .flags = MODEL_PRESENCE,
+		.allowed = ALLOWED("Honor", "Ignore"), .text = "Whether nodes excluded by affinity count."},
+	       {"nodeTaintsPolicy", MODEL_STRING, .pb = 7, .flags = MODEL_PRESENCE,
+		.allowed = ALLOWED("Honor", "Ignore"), .text = "Whether nodes excluded by taints count."},
 	       {"matchLabelKeys", MODEL_STRING, .pb = 8, .shape = MODEL_ARRAY,
 		.text = "Label keys whose values are taken from the pod."})};
