@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pods that wait for a node. */
+#include "sched/internal.h"
+
+struct pending *pending_new(const char *key, json_t *pod)
+{
+	struct pending *p = xcalloc(1, sizeof(*p));
+
+	p->key = xstrdup(key);
+	p->seen_us = clock_us();
+	pending_update(p, pod);
+	return p;
+}
+
+void pending_free(void *ptr)
+{
+	struct pending *p = ptr;
+
+	if (!p)
+		return;
+	sched_pod_free(p->compiled);
+	json_decref(p->pod);
+	free(p->message);
+	free(p->key);
+	free(p);
+}
+
+/* A new spec or new labels are a new question: asked at once. Status changes are not (we write them ourselves). */
+void pending_update(struct pending *p, json_t *pod)
+{
+	bool same = p->pod && json_equal(js_get(p->pod, "spec"), js_get(pod, "spec")) &&
+		    json_equal(js_get(p->pod, "metadata.labels"), js_get(pod, "metadata.labels"));
+
+	json_incref(pod);
+	json_decref(p->pod);
+	p->pod = pod;
+	if (same || p->binding)
+		return;
+	sched_pod_free(p->compiled);
+	p->compiled = load_pod(pod);
+	p->waiting = false;
+	p->not_before_ms = 0;
+}
+
+uint64_t pending_backoff_ms(unsigned attempts)
+{
+	unsigned shift = MIN(attempts ? attempts - 1 : 0, 10u);
+
+	return MIN((uint64_t)BACKOFF_FIRST_MS << shift, (uint64_t)BACKOFF_MAX_MS);
+}
+
+int pending_compare(const void *a, const void *b)
+{
+	const struct pending *pa = *(struct pending *const *)a, *pb = *(struct pending *const *)b;
+
+	if (pa->compiled->priority != pb->compiled->priority)
+		return pa->compiled->priority > pb->compiled->priority ? -1 : 1;
+	if (pa->seen_us != pb->seen_us)
+		return pa->seen_us < pb->seen_us ? -1 : 1;
+	return strcmp(pa->key, pb->key);
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The queue -> bindings. A decided pod is put into the snapshot at once (assumed), so that the next decision sees it, and bound by a
+ * call that runs beside the following decisions. A binding that fails is taken back and tried again after a back-off. One
+ * whose outcome is unknown too: if it did succeed, the second one is refused (409) and the watch shows where the pod is.
+ *
+ * Only the leader decides. A pod that fits nowhere gets the condition PodScheduled=False and an event, each time the reason changes,
+ * and waits for a change in the cluster. */
+#include "sched/internal.h"
+
+struct binding {
+	struct scheduler *s;
+	char *key, *uid, *node;
+};
+
+static void binding_free(struct binding *b)
+{
+	free(b->key);
+	free(b->uid);
+	free(b->node);
+	free(b);
+}
+
+/* The pod goes back into the queue. */
+static void take_back(struct scheduler *s, struct pending *p)
+{
+	p->binding = false;
+	sched_pod_del(s->state, js_str(p->pod, "metadata.namespace"), js_str(p->pod, "metadata.name"));
+	if (!p->compiled)
+		p->compiled = load_pod(p->pod);
+	p->not_before_ms = clock_ms() + pending_backoff_ms(p->attempts);
+	queue_kick(s, pending_backoff_ms(p->attempts));
+}
+
+static void on_bound(void *ctx, int status, json_t *body)
+{
+	struct binding *b = ctx;
+	struct scheduler *s = b->s;
+	struct pending *p = strmap_get(s->queue, b->key);
+	bool ours = p && p->binding && streq(js_str(p->pod, "metadata.uid"), b->uid);
+
+	if (status == 200 || status == 201) {
+		s->metrics.scheduled++;
+		if (ours) {
+			histogram_add(&s->metrics.bound, (double)(clock_us() - p->seen_us) / 1e6);
+			kube_event(s->kube, p->pod, "Normal", "Scheduled", "Successfully assigned %s to %s",
+				   b->key, b->node);
+		}
+	} else {
+		s->metrics.bind_errors++;
+		log_warn("binding %s to %s: %d %s", b->key, b->node, status, js_str_or(body, "message", ""));
+		if (ours)
+			take_back(s, p);
+	}
+	binding_free(b);
+}
+
+static void bind_pod(struct scheduler *s, struct pending *p, const char *node)
+{
+	const char *ns = js_str_or(p->pod, "metadata.namespace", ""),
+		   *name = js_str_or(p->pod, "metadata.name", "");
+	_cleanup_free_ char *path = kube_path(s->pod_kind, ns, name, "binding");
+	struct binding *b = xcalloc(1, sizeof(*b));
+	_cleanup_json_ json_t *body = json_pack(
+		"{s:s, s:s, s:{s:s, s:s, s:s*}, s:{s:s, s:s, s:s}}", "apiVersion", "v1", "kind", "Binding",
+		"metadata", "namespace", ns, "name", name, "uid", js_str(p->pod, "metadata.uid"), "target",
+		"apiVersion", "v1", "kind", "Node", "name", node);
+
+	b->s = s;
+	b->key = xstrdup(p->key);
+	b->uid = xstrdup(js_str_or(p->pod, "metadata.uid", ""));
+	b->node = xstrdup(node);
+	p->binding = true;
+	p->compiled->node_name = sched_sym(&p->compiled->mem, node);
+	sched_pod_set(s->state, take_ptr(p->compiled));
+	kube_raw(s->kube, "POST", path, NULL, body, on_bound, b);
+}
+
+/* Tells it in the pod's status and as an event, when it is news. */
+static void refuse(struct scheduler *s, struct pending *p, const struct sched_decision *d)
+{
+	const char *ns = js_str_or(p->pod, "metadata.namespace", ""),
+		   *name = js_str_or(p->pod, "metadata.name", "");
+	_cleanup_buf_ struct buf text = {.limit = 4096};
+	_cleanup_json_ json_t *patch = NULL;
+	char now[CLOCK_TEXT_MAX];
+
+	s->metrics.unschedulable++;
+	p->waiting = true;
+	p->not_before_ms = clock_ms() + pending_backoff_ms(p->attempts);
+	sched_explain(s->state, p->compiled, d, &text);
+	if (streq(p->message, text.data))
+		return;
+	free(p->message);
+	p->message = xstrdup(text.data);
+	patch = json_pack("{s:{s:[{s:s, s:s, s:s, s:s, s:s}]}}", "status", "conditions", "type",
+			  "PodScheduled", "status", "False", "reason", "Unschedulable", "message", text.data,
+			  "lastTransitionTime", clock_text(now, clock_wall_us(), 0));
+	kube_patch(s->kube, s->pod_kind, ns, name, "status", KUBE_PATCH_STRATEGIC, patch, NULL, NULL);
+	kube_event(s->kube, p->pod, "Warning", "FailedScheduling", "%s", text.data);
+	log_info("%s: %s", p->key, text.data);
+}
+
+static void decide(struct scheduler *s, struct pending *p)
+{
+	struct sched_options o = {.reserve = s->s.reserve};
+	struct sched_decision d;
+	uint64_t start = clock_us();
+
+	p->attempts++;
+	sched_decide(s->state, p->compiled, &o, &d);
+	histogram_add(&s->metrics.decision, (double)(clock_us() - start) / 1e6);
+	if (d.node) {
+		_cleanup_free_ char *node = xstrdup(d.node->name.s);
+
+		bind_pod(s, p, node);
+	} else {
+		refuse(s, p, &d);
+	}
+}
+
+/* Collects what may be tried now; *ret_next_ms = when the next one may, 0 = none waits for its time. */
+static struct pending **collect(struct scheduler *s, size_t *ret_n, uint64_t *ret_next_ms)
+{
+	struct pending **list = xcalloc(strmap_len(s->queue) + 1, sizeof(list[0])), *p;
+	uint64_t now = clock_ms();
+	const char *key;
+	size_t n = 0;
+
+	*ret_next_ms = 0;
+	strmap_foreach (s->queue, key, p) {
+		if (p->binding || p->waiting || !p->compiled)
+			continue;
+		if (p->not_before_ms <= now)
+			list[n++] = p;
+		else if (!*ret_next_ms || p->not_before_ms < *ret_next_ms)
+			*ret_next_ms = p->not_before_ms;
+	}
+	if (n)
+		qsort(list, n, sizeof(list[0]), pending_compare);
+	*ret_n = n;
+	return list;
+}
+
+void schedule_run(void *ctx)
+{
+	struct scheduler *s = ctx;
+	_cleanup_free_ struct pending **list = NULL;
+	uint64_t next_ms;
+	size_t n;
+
+	if (!s->leading || !watch_synced(s))
+		return;
+	list = collect(s, &n, &next_ms);
+	for (size_t i = 0; i < n && i < BATCH_MAX; i++)
+		decide(s, list[i]);
+	if (n > BATCH_MAX)
+		queue_kick(s, 0);
+	else if (next_ms)
+		queue_kick(s, next_ms - MIN(next_ms, clock_ms()));
+}
+
+void schedule_forget(struct scheduler *s)
+{
+	const char *key;
+	struct pending *p;
+
+	strmap_foreach (s->queue, key, p)
+		if (p->binding)
+			take_back(s, p);
+}

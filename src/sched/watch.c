@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nodes, pods and namespaces from the API into the snapshot and the queue. Every scheduler keeps them, leader or not, so that a new
+ * leader starts at once. A change that may open a place wakes the pods that wait. */
+#include "sched/internal.h"
+
+void queue_kick(struct scheduler *s, uint64_t after_ms)
+{
+	timer_start(s->run, after_ms, 0);
+}
+
+void queue_wake(struct scheduler *s)
+{
+	const char *key;
+	struct pending *p;
+
+	strmap_foreach (s->queue, key, p)
+		p->waiting = false;
+	queue_kick(s, 0);
+}
+
+/* ---- nodes ---- */
+
+/* What decides about pods; heartbeats and addresses do not. */
+static bool node_matters(const json_t *old, const json_t *new)
+{
+	static const char *const paths[] = {"metadata.labels", "spec.taints", "spec.unschedulable",
+					    "status.allocatable"};
+	struct sched_node *a, *b;
+	bool ready_changed;
+
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+		json_t *x = js_get(old, paths[i]), *y = js_get(new, paths[i]);
+
+		if (x != y && !json_equal(x, y))
+			return true;
+	}
+	a = load_node(old);
+	b = load_node(new);
+	ready_changed = a->ready != b->ready || a->n_taints != b->n_taints;
+	sched_node_free(a);
+	sched_node_free(b);
+	return ready_changed;
+}
+
+static void on_node(void *ctx, json_t *old, json_t *obj)
+{
+	struct scheduler *s = ctx;
+
+	if (!obj)
+		sched_node_del(s->state, js_str_or(old, "metadata.name", ""));
+	else if (!old || node_matters(old, obj))
+		sched_node_set(s->state, load_node(obj));
+	else
+		return;
+	queue_wake(s);
+}
+
+/* ---- pods ---- */
+
+static char *key_of(const json_t *pod)
+{
+	return xasprintf("%s/%s", js_str_or(pod, "metadata.namespace", ""),
+			 js_str_or(pod, "metadata.name", ""));
+}
+
+static const char *node_of(const json_t *pod)
+{
+	const char *node = js_str(pod, "spec.nodeName");
+
+	return node && *node ? node : NULL;
+}
+
+static void dequeue(struct scheduler *s, const char *key)
+{
+	pending_free(strmap_del(s->queue, key));
+}
+
+static void assigned(struct scheduler *s, const json_t *old, json_t *pod, const char *key)
+{
+	bool news =
+		!old || !node_of(old) || load_pod_finished(old) != load_pod_finished(pod) ||
+		!js_get(old, "metadata.deletionTimestamp") != !js_get(pod, "metadata.deletionTimestamp") ||
+		!json_equal(js_get(old, "spec"), js_get(pod, "spec")) ||
+		!json_equal(js_get(old, "metadata.labels"), js_get(pod, "metadata.labels"));
+
+	dequeue(s, key);
+	if (!news)
+		return;
+	if (load_pod_finished(pod))
+		sched_pod_del(s->state, js_str(pod, "metadata.namespace"), js_str(pod, "metadata.name"));
+	else
+		sched_pod_set(s->state, load_pod(pod));
+	queue_wake(s);
+}
+
+/* Ours, and free to go. */
+static bool wanted(const struct scheduler *s, const json_t *pod)
+{
+	return streq(js_str_or(pod, "spec.schedulerName", "default-scheduler"), s->s.name) &&
+	       !js_get(pod, "metadata.deletionTimestamp") &&
+	       json_array_size(js_get(pod, "spec.schedulingGates")) == 0 && !load_pod_finished(pod);
+}
+
+static void unassigned(struct scheduler *s, json_t *pod, const char *key)
+{
+	struct pending *p = strmap_get(s->queue, key);
+
+	if (p && !streq(js_str(p->pod, "metadata.uid"), js_str(pod, "metadata.uid"))) {
+		if (p->binding)
+			sched_pod_del(s->state, js_str(pod, "metadata.namespace"),
+				      js_str(pod, "metadata.name"));
+		dequeue(s, key);
+		p = NULL;
+	}
+	if (!wanted(s, pod)) {
+		dequeue(s, key);
+		return;
+	}
+	if (p)
+		pending_update(p, pod);
+	else
+		strmap_set(s->queue, key, pending_new(key, pod));
+	queue_kick(s, 0);
+}
+
+static void on_pod(void *ctx, json_t *old, json_t *obj)
+{
+	struct scheduler *s = ctx;
+	_cleanup_free_ char *key = key_of(obj ? obj : old);
+
+	if (!obj) {
+		dequeue(s, key);
+		sched_pod_del(s->state, js_str(old, "metadata.namespace"), js_str(old, "metadata.name"));
+		queue_wake(s);
+	} else if (node_of(obj)) {
+		assigned(s, old, obj, key);
+	} else {
+		unassigned(s, obj, key);
+	}
+}
+
+/* ---- namespaces ---- */
+
+static void on_namespace(void *ctx, json_t *old, json_t *obj)
+{
+	struct scheduler *s = ctx;
+	struct sched_arena mem = {0};
+	struct sched_labels labels;
+
+	if (!obj) {
+		sched_namespace_set(s->state, js_str_or(old, "metadata.name", ""), NULL, NULL);
+		return;
+	}
+	labels = load_namespace(obj, &mem);
+	sched_namespace_set(s->state, js_str_or(obj, "metadata.name", ""), &mem, &labels);
+}
+
+static void on_synced(void *ctx)
+{
+	queue_kick(ctx, 0);
+}
+
+static struct kube_cache *watch(struct scheduler *s, const char *plural,
+				void (*changed)(void *ctx, json_t *old, json_t *obj))
+{
+	const struct model_kind *kind = model_kind_by_plural("", "v1", plural);
+	struct kube_cache_handler h = {changed, on_synced, s};
+
+	ensure(kind);
+	return kube_cache_new(s->kube, kind, NULL, NULL, &h);
+}
+
+void watch_start(struct scheduler *s)
+{
+	s->namespaces = watch(s, "namespaces", on_namespace);
+	s->nodes = watch(s, "nodes", on_node);
+	s->pods = watch(s, "pods", on_pod);
+}
+
+bool watch_synced(const struct scheduler *s)
+{
+	return kube_cache_synced(s->nodes) && kube_cache_synced(s->pods) && kube_cache_synced(s->namespaces);
+}
+
+void watch_stop(struct scheduler *s)
+{
+	s->namespaces = kube_cache_free(s->namespaces);
+	s->nodes = kube_cache_free(s->nodes);
+	s->pods = kube_cache_free(s->pods);
+}
