@@ -2,12 +2,15 @@
 """./dev lab ...: the lab by hand."""
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from lab import leftovers
+from lab.core import LOCK
 from lab.keeper import FOLDER, SOCKET
 from lab.util import SOURCE, LabError, tail
 
@@ -58,10 +61,23 @@ def up(args):
     return status
 
 
+def end_holder():
+    """A keeper that does not listen (it is still starting, or hangs) is asked by a signal."""
+    try:
+        words = LOCK.read_text().split()
+        pid = int(words[1].rstrip(","))
+        if words[2] == str(FOLDER) and b"lab.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(3)
+    except (OSError, ValueError, IndexError):
+        pass
+
+
 def down():
     try:
         ask("down")
     except LabError:
+        end_holder()
         leftovers.sweep(FOLDER)
     end = time.monotonic() + 40
     while left := leftovers.remains(FOLDER):

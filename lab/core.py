@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 from lab import leftovers, units
 from lab.cluster import Cluster
@@ -22,7 +23,7 @@ DOMAINS = ("a", "b", "c")
 DELAY, JITTER, FACTORY_DELAY = "5ms", "1ms", "200us"  # one way
 HOST_ADDRESS, NETWORK = "10.77.0.1", "10.77.0.0/16"
 TOKEN_ADMIN = "lab-admin-token"
-LOCK = "/run/lock/kuayu-lab.lock"
+LOCK = Path("/run/lock/kuayu-lab.lock")
 
 
 class Domain:
@@ -128,7 +129,7 @@ class Lab:
         raise SystemExit(143)  # runs the context managers' ends
 
     def _take_lock(self):
-        os.makedirs(os.path.dirname(LOCK), exist_ok=True)
+        LOCK.parent.mkdir(parents=True, exist_ok=True)
         self.lock = open(LOCK, "a+")
         said = False
         end = time.monotonic() + float(os.environ.get("KUAYU_LAB_WAIT", "900"))

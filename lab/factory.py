@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The factory: on each floor its machines and one office that orders from the machines of the other two cities. Both run outside the
 platform and write what happens to them, with times, to event files of their own; the result is computed from those."""
+import shutil
+
 from lab.core import DOMAINS
 from lab.util import BUILD, LabError, wait_for
 
@@ -28,19 +30,19 @@ class Factory:
         for domain in DOMAINS:
             floor, urls = self.lab.floors[domain], ",".join(self.gateways(domain))
             others = ",".join(f"{d}-" for d in DOMAINS if d != domain)
+            (floor.data / self.name).mkdir(exist_ok=True)
             floor.add_unit(f"{self.name}-machines", [
                 MES / "mes-machines", f"--gateways={urls}", f"--count={self.machines}", f"--prefix={domain}-", f"--site={domain}",
-                f"--journal=/srv/{self.name}-journal", f"--events=/srv/{self.name}-machines.jsonl", f"--drain={DRAIN_S}s",
+                f"--journal=/srv/{self.name}/journal", f"--events=/srv/{self.name}/machines-{domain}.jsonl", f"--drain={DRAIN_S}s",
                 *([] if self.buffer else ["--no-buffer"])], restart=False)
             floor.add_unit(f"{self.name}-office", [
                 MES / "mes-orders", f"--gateways={urls}", f"--interval={self.order_interval_ms}ms", f"--prefix=office-{domain}",
-                f"--machine-prefixes={others}", f"--machines={self.machines}", f"--events=/srv/{self.name}-orders.jsonl",
+                f"--machine-prefixes={others}", f"--machines={self.machines}", f"--events=/srv/{self.name}/orders-{domain}.jsonl",
                 f"--drain={DRAIN_S}s"], restart=False)
 
-    def stop_offices(self):
+    def stop(self):
+        """Offices first, so that machines still receive what was acknowledged; waits until nothing is under way."""
         self._stop("office", DRAIN_S + 10)
-
-    def stop_machines(self):
         self._stop("machines", DRAIN_S + 10)
 
     def _stop(self, what, timeout):
@@ -54,10 +56,10 @@ class Factory:
             status = floor.status()[unit]["status"]
             if status:
                 raise LabError(f"{unit} of {floor.name} ended with status {status}; log: {floor.log(unit)}")
-        return self
 
-    def machine_events(self):
-        return [f.data / f"{self.name}-machines.jsonl" for f in self.lab.floors.values()]
-
-    def order_events(self):
-        return [f.data / f"{self.name}-orders.jsonl" for f in self.lab.floors.values()]
+    def collect(self, folder):
+        """Copies the event files of all floors into folder, as lab.measure reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for floor in self.lab.floors.values():
+            for path in (floor.data / self.name).glob("*.jsonl"):
+                shutil.copy(path, folder)

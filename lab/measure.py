@@ -7,7 +7,7 @@ import glob
 import json
 import os
 
-DURING_S = 10.0  # orders placed within so long of the cut count as "during"
+DURING_S = 10.0  # orders placed within so long of the cut count as "during", unless the run says otherwise
 LATE_MS = 1000.0
 
 
@@ -34,8 +34,8 @@ class Run:
     """One run. cut_ms: when the power was cut. stored_orders: {member: [idem_key, ...]} with repeats as the tables hold them;
     stored_reports: [(machine, seq), ...] as the table holds them."""
 
-    def __init__(self, folder, cut_ms, stored_orders, stored_reports):
-        self.cut_ms = cut_ms
+    def __init__(self, folder, cut_ms, stored_orders, stored_reports, during_s=DURING_S):
+        self.cut_ms, self.during_s = cut_ms, during_s
         self.machines = read_events(folder, "machines-*.jsonl")
         self.offices = read_events(folder, "orders-*.jsonl")
         self.stored_orders = stored_orders
@@ -51,7 +51,7 @@ class Run:
         return sorted((placed[k], t - placed[k]) for k, t in first.items() if k in placed)
 
     def dispatch_ms(self):
-        end_ms = self.cut_ms + DURING_S * 1000
+        end_ms = self.cut_ms + self.during_s * 1000
         groups = {"before": [], "during": [], "after": []}
         for t0, delay in self.dispatches():
             groups["before" if t0 < self.cut_ms else "during" if t0 < end_ms else "after"].append(delay)

@@ -11,10 +11,14 @@ MANIFESTS = SOURCE / "examples/mes"
 IMAGE_BUILDERS = ("examples/mes/build-image", "examples/mariadb/build-image")
 
 
-def build_images(lab):
-    """Offline, from what is installed and built; what has not changed is not built again."""
-    builders = [subprocess.Popen([SOURCE / b, lab.images], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_images(lab):
+    """Builds the images offline, from what is installed and built; what has not changed is not built again. Runs beside what
+    follows; finish_images() waits for it."""
+    return [subprocess.Popen([SOURCE / b, lab.images], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 for b in IMAGE_BUILDERS if os.access(SOURCE / b, os.X_OK)]
+
+
+def finish_images(builders):
     for b in builders:
         out, _ = b.communicate(timeout=300)
         if b.returncode:
@@ -63,9 +67,9 @@ def wait_gateways(lab, timeout):
                      [lab.machine(domain).log("gateway")], 0.2)
 
 
-def deploy(lab, say=lambda text: None, timeout=120):
-    say("building the images")
-    build_images(lab)
+def deploy(lab, say=lambda text: None, builders=None, timeout=120):
+    finish_images(builders or start_images(lab))
+    say("images are built")
     say("kubectl apply -f examples/mes/")
     lab.cluster.apply(MANIFESTS)
     wait_all_ready(lab, timeout)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole platform in the lab: each role killed once, each link cut once, domains lost and back. After each: everything acknowledged
+is there, everything is well again without a person, and no singleton ever ran twice."""
+import time
+import unittest
+
+from lab import Lab, leftovers, product
+from test.lab.ledger import Ledger, Witness, build_shell_image
+
+lab = ledger = witness = None
+HEALTH_S = 120  # a bound, not a promise
+
+
+def setUpModule():
+    global lab, ledger, witness
+    lab = Lab(say=lambda text: print(text, flush=True))
+    unittest.addModuleCleanup(lambda: lab.close())
+    images = product.start_images(lab)
+    build_shell_image(lab)
+    lab.up()
+    product.deploy(lab, lab.say, images)
+    witness, ledger = Witness(lab), Ledger(lab)
+    witness.start()
+    product.wait_all_ready(lab, 60)
+    ledger.start()
+    ledger.grows()
+    witness.beats()
+
+
+def leader_of(name):
+    """Domain whose role holds a leader Lease."""
+    for lease in lab.cluster.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")["items"]:
+        holder = lease["spec"].get("holderIdentity", "")
+        if name in lease["metadata"]["name"] and holder[:1] in lab.domains:
+            return holder[0]
+    return "a"
+
+
+class Failover(unittest.TestCase):
+    def tearDown(self):
+        """Whatever a test did, the next one starts with all links and domains."""
+        lab.heal_all()
+        for name in lab.domains:
+            if not lab.machine(name).on:
+                lab.power_on(name)
+
+    def healthy(self):
+        """Back to full health without a person; nothing acknowledged is missing; never two singletons."""
+        begin = time.monotonic()
+        lab.cluster.wait_ready(HEALTH_S)
+        product.wait_all_ready(lab, HEALTH_S)
+        product.wait_gateways(lab, HEALTH_S)
+        ledger.grows()
+        witness.beats()
+        print(f"  {self._testMethodName}: well again after {time.monotonic() - begin:.1f} s; "
+              f"{len(ledger.objects)} objects, {len(ledger.orders)} orders acknowledged", flush=True)
+        self.assertEqual(ledger.missing(), [])
+        self.assertEqual(witness.twice(), [])
+
+    def kill_role(self, domain, role):
+        machine = lab.machine(domain)
+        before = machine.status()[role]["starts"]
+        lab.kill(domain, role)
+        lab.wait(f"{role} of {domain} is started again", lambda: machine.status()[role]["starts"] > before, 10, machine.log(role))
+        self.healthy()
+
+    def test_01_api(self):
+        self.kill_role("a", "api")
+
+    def test_02_controller_that_leads(self):
+        self.kill_role(leader_of("controller"), "controller")
+
+    def test_03_scheduler_that_leads(self):
+        self.kill_role(leader_of("scheduler"), "scheduler")
+
+    def test_04_node_agent_leaves_its_pods_alone(self):
+        def containers():
+            return {p["metadata"]["name"]: [c.get("containerID") for c in p["status"].get("containerStatuses", [])]
+                    for p in product.pods(lab, "") if p["spec"].get("nodeName") == "b1"}
+
+        before = containers()
+        self.assertTrue(before)
+        self.kill_role("b", "node")
+        self.assertEqual(containers(), before)
+
+    def test_05_gateway(self):
+        self.kill_role("c", "gateway")
+
+    def test_06_etcd_leader(self):
+        self.kill_role(lab.wait("an etcd leader", lab.cluster.etcd_leader, 20), "etcd")
+
+    def test_07_database_member(self):
+        lab.exec("b", "sh", "-c", "kill -9 $(pidof mariadbd)")
+        time.sleep(1)
+        self.healthy()
+
+    def test_08_domain_without_power(self):
+        lab.power_off("b")
+        ledger.grows(60)
+        time.sleep(5)
+        lab.power_on("b")
+        self.healthy()
+
+    def test_09_domain_of_the_singleton_without_power(self):
+        domain = (witness.node() or "a1")[0]
+        lab.power_off(domain)
+        witness.beats(60)
+        ledger.grows(60)
+        lab.power_on(domain)
+        self.healthy()
+
+    def test_10_each_link_cut_once(self):
+        for x, y in (("a", "b"), ("a", "c"), ("b", "c")):
+            with self.subTest(link=f"{x}-{y}"):
+                lab.cut(x, y)
+                time.sleep(8)
+                lab.heal(x, y)
+                self.healthy()
+
+    def test_11_domain_of_the_singleton_cut_off(self):
+        domain = (witness.node() or "a1")[0]
+        count = len(witness.lives())
+        lab.isolate(domain)
+        lab.wait("the singleton runs elsewhere", lambda: len(witness.lives()) > count, 60, *product.node_logs(lab))
+        time.sleep(3)
+        self.assertEqual(witness.twice(), [])
+        lab.heal_all()
+        self.healthy()
+
+    def test_12_two_domains_lost_and_back(self):
+        lab.power_off("a")
+        lab.power_off("c")
+        time.sleep(8)
+        lab.power_on("a")
+        time.sleep(1)
+        lab.power_on("c")
+        self.healthy()
+
+    def test_13_all_off_and_on(self):
+        for name in lab.domains:
+            lab.power_off(name)
+        time.sleep(2)
+        for name in lab.domains:
+            lab.power_on(name)
+        self.healthy()
+
+    def test_99_nothing_left(self):
+        ledger.stop()
+        lab.close()
+        self.assertEqual(leftovers.remains(lab.dir), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
