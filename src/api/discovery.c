@@ -127,6 +127,11 @@ static json_t *resources_new(const char *group, const char *version)
 	json_object_set_new(list, "groupVersion",
 			    *group ? json_sprintf("%s/%s", group, version) : json_string(version));
 	json_object_set_new(list, "resources", a);
+	if (streq(group,
+		  "policy")) /* clients take an empty list for a failure; without verbs it is listed nowhere */
+		json_array_append_new(a, json_pack("{ss ss sb ss s[]}", "name", "poddisruptionbudgets",
+						   "singularName", "poddisruptionbudget", "namespaced", 1,
+						   "kind", "PodDisruptionBudget", "verbs"));
 	for (i = 0; i < n_kinds; i++)
 		if (streq(k[i].group, group) && streq(k[i].version, version))
 			add_kind(a, &k[i]);
