@@ -140,8 +140,8 @@ static json_t *resources_new(const char *group, const char *version)
 
 static json_t *version_new(void)
 {
-	return json_pack("{ss ss ss ss ss ss ss ss ss}", "major", "1", "minor", "30", "gitVersion",
-			 "v1.30.0+kuayu-" KUAYU_VERSION, "gitCommit", "", "gitTreeState", "clean",
+	return json_pack("{ss ss ss ss ss ss ss ss ss}", "major", "1", "minor", "32", "gitVersion",
+			 "v1.32.0+kuayu-" KUAYU_VERSION, "gitCommit", "", "gitTreeState", "clean",
 			 "buildDate", "2026-01-01T00:00:00Z", "goVersion", "none", "compiler", "gcc",
 			 "platform", "linux/amd64");
 }
@@ -167,7 +167,7 @@ static void reply_openapi_v2(struct http_req *r)
 	if (accept && strstr(accept, "com.github.proto-openapi")) {
 		if (!protobuf.len)
 			(void)model_openapi_v2_protobuf(&protobuf);
-		http_reply(r, 200, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+		http_reply(r, 200, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 			   protobuf.data, protobuf.len, NULL);
 		return;
 	}

@@ -257,6 +257,9 @@ struct keeper *keeper_new(struct api *api);
 struct keeper *keeper_free(struct keeper *k);
 int event_lease(struct api *api, int64_t *ret, struct err *e);
 
+/* ---- namespaces.c (keeper thread) ---- */
+void namespaces_end(struct api *api);
+
 /* ---- logs.c (loop thread) ---- */
 void log_begin(struct call *c);
 

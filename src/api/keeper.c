@@ -276,6 +276,8 @@ static void *run_keep(void *arg)
 		if (r < 0 && !failing)
 			log_warn("own endpoint: %s", e.text);
 		failing = r < 0;
+		if (r == 0)
+			namespaces_end(k->api);
 		if (clock_ms() >= k->compact_at_ms) {
 			compact(k);
 			k->compact_at_ms = clock_ms() + (uint64_t)k->api->s.compact_ms;
