@@ -43,7 +43,7 @@ class Lab:
         self.pki = Pki(self.dir / "pki")
         self.domains, self.floors = {}, {}
         self.cluster = Cluster(self)
-        self.lock, self.made, self.opened = None, [], False
+        self.lock, self.opened = None, False
 
     def __enter__(self):
         return self
@@ -65,7 +65,6 @@ class Lab:
             raise LabError("the lab needs root: it makes namespaces and interfaces")
         self._take_lock()
         leftovers.sweep(self.dir)
-        self._remove_recorded_folders()
         shutil.rmtree(self.dir, ignore_errors=True)
         (self.dir / "log").mkdir(parents=True)
         self.images.mkdir(parents=True, exist_ok=True)
@@ -74,8 +73,7 @@ class Lab:
         atexit.register(self.close)
         for s in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(s, self._on_signal)
-        self.made = leftovers.make_system_folders()
-        (self.dir / "made.json").write_text(json.dumps(self.made))
+        leftovers.make_system_folders(self.dir)
         self.wire.start()
         for index, name in enumerate(DOMAINS, 1):
             self.domains[name] = Domain(self, index, name)
@@ -105,9 +103,8 @@ class Lab:
                     self.say(str(e))
             self.wire.stop()
             left = self._wait_nothing_left()
-            leftovers.remove_system_folders(self.made)
+            leftovers.remove_system_folders(self.dir)
             shutil.rmtree(self.dir / "disk", ignore_errors=True)
-            (self.dir / "made.json").unlink(missing_ok=True)
             if left:
                 leftovers.sweep(self.dir)
                 raise LabError("the lab left behind: " + "; ".join(left))
@@ -155,12 +152,6 @@ class Lab:
             self.lock.truncate(0)
             self.lock.close()
             self.lock = None
-
-    def _remove_recorded_folders(self):
-        try:
-            leftovers.remove_system_folders(json.loads((self.dir / "made.json").read_text()))
-        except (OSError, ValueError):
-            pass
 
     def _check_network_free(self):
         for line in run("ip", "-4", "route", "show", "table", "all").stdout.splitlines():

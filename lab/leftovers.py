@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a lab owns on the host, found by the names it gives: its processes, its interface, its control groups, its loop
 devices, its mounts. sweep() removes what a crashed run left; remains() proves that nothing is there."""
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from lab.util import BUILD
 
 INTERFACE = "kuayu-lab"
 PROGRAMS = ("lab-wire", "lab-domain")
-SYSTEM_FOLDERS = ("/var/lib/kuayu", "/etc/kuayu")  # mount points that the lab made on the host, empty
+SYSTEM_FOLDERS = ("/var/lib/kuayu", "/etc/kuayu")  # mount points on the host, empty
+RECORD = "made.json"  # which of them this lab made
 
 
 def _processes(folder):
@@ -109,21 +111,25 @@ def sweep(folder):
         subprocess.run(["losetup", "-d", loop], capture_output=True)
     if os.path.exists(f"/sys/class/net/{INTERFACE}"):
         subprocess.run(["ip", "link", "del", INTERFACE], capture_output=True)
+    remove_system_folders(folder)
 
 
-def make_system_folders():
-    """Mount points a machine needs on the host; those made here are told by a list to remove_system_folders."""
-    made = []
-    for folder in SYSTEM_FOLDERS:
-        if not os.path.isdir(folder):
-            os.mkdir(folder)
-            made.append(folder)
-    return made
+def make_system_folders(folder):
+    """Mount points a machine needs on the host; those that were not there are written down in folder, to be removed again."""
+    made = [f for f in SYSTEM_FOLDERS if not os.path.isdir(f)]
+    (folder / RECORD).write_text(json.dumps(made))
+    for path in made:
+        os.mkdir(path)
 
 
-def remove_system_folders(made):
-    for folder in made:
+def remove_system_folders(folder):
+    try:
+        made = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return
+    for path in made:
         try:
-            os.rmdir(folder)
+            os.rmdir(path)
         except OSError:
             pass  # someone put something in: it is theirs now
+    (folder / RECORD).unlink()
