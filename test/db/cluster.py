@@ -124,11 +124,18 @@ class Writer(threading.Thread):
                                  "-p" + SECRETS["password"], "--connect-timeout=1", "-n", "-N", "-B", "--skip-reconnect", "shop"],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
 
+    @staticmethod
+    def read_lines(stream, lines):
+        for line in stream:
+            lines.put(line)
+        lines.put("end")
+
     def run(self):
         while not self.stopped:
             p = self.client()
             lines = queue.Queue()
-            threading.Thread(target=lambda: [lines.put(x) for x in p.stdout] and None, daemon=True).start()
+            reader = threading.Thread(target=self.read_lines, args=(p.stdout, lines), daemon=True)
+            reader.start()
             try:
                 while not self.stopped:
                     n, self.next = self.next, self.next + 1
@@ -141,6 +148,12 @@ class Writer(threading.Thread):
                 time.sleep(0.1)
             p.kill()
             p.wait()
+            reader.join()
+            for f in (p.stdin, p.stdout):
+                try:
+                    f.close()
+                except OSError:
+                    pass
 
     def stop(self):
         self.stopped = True
