@@ -200,7 +200,8 @@ int config_write(struct db *d, struct err *e)
 	buf_addf(&b, "datadir=%s\nsocket=%s\npid-file=%s/mariadbd.pid\nport=%lld\nbind-address=0.0.0.0\n",
 		 d->data_dir, d->socket, d->s.run_dir, (long long)d->s.port);
 	buf_addf(&b,
-		 "skip-name-resolve\nperformance_schema=OFF\nmax_connections=%lld\ncharacter-set-server="
+		 "skip-name-resolve\nperformance_schema=OFF\nmax_connections=%lld\nmax_connect_errors="
+		 "1000000\nlog_warnings=1\ncharacter-set-server="
 		 "utf8mb4\n",
 		 (long long)d->s.connections);
 	buf_adds(&b, "default_storage_engine=InnoDB\nbinlog_format=ROW\naria_pagecache_buffer_size=8M\nkey_"

@@ -21,7 +21,7 @@ struct db_settings {
 	char *name, *address, *data, *run_dir, *secret_dir, *cluster, *user;
 	char **peers;
 	bool kubernetes;
-	char *ns, *selector;
+	char *ns, *selector, *service;
 	int64_t members, port, status_port;
 	int64_t buffer_pool_mb, log_file_mb, gcache_mb, connections;
 	int64_t keepalive_ms, suspect_ms, inactive_ms, stop_ms;
@@ -51,9 +51,13 @@ struct db_sample {
 struct db_peer {
 	struct db *d;
 	struct galera_member m; /* what it said last; own: kept here too */
+	char host[128];		/* name or address it was given by; "" = by its pod */
 	char address[64];	/* "" = not known */
-	uint64_t epoch;		/* highest it has voted in */
-	uint64_t heard_ms;	/* clock_ms() when its last state was asked for; 0 = never */
+	uv_getaddrinfo_t lookup;
+	bool looking_up, fixed; /* host is an address */
+	uint64_t looked_up_ms;
+	uint64_t epoch;	   /* highest it has voted in */
+	uint64_t heard_ms; /* clock_ms() when its last state was asked for; 0 = never */
 	uint64_t asked_ms;
 	struct http_call *call;
 };
@@ -141,6 +145,8 @@ void watch_done(struct db *d);
 /* ---- peers.c ---- */
 int peers_init(struct db *d, struct err *e);
 void peers_tick(struct db *d);
+/* Takes a new address over; remembered for the next start. Not understood ones are ignored. */
+void peers_address(struct db_peer *p, const char *address);
 json_t *peers_state_new(struct db *d); /* own, as others read it */
 void peers_elect(struct db *d, enum galera_action action);
 /* Gives or refuses this member's vote. 0 or -EINVAL (not understood). */

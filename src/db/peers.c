@@ -7,10 +7,14 @@
  * members reach one another, whether or not an API server is up yet. */
 #include "db/internal.h"
 
+#include <arpa/inet.h>
+#include <netdb.h>
+
 #define STATE_MAX	((size_t)65536)
 #define CALL_MAX_MS	1000
 #define ELECTION_MAX_MS 3000
 #define ELECTION_GAP_MS 1000
+#define LOOKUP_GAP_MS	1000
 
 struct db_election {
 	enum galera_action action;
@@ -96,6 +100,41 @@ static void ask(struct db_peer *p, uint64_t now)
 	p->call = http_call_new(p->d->http, &o);
 }
 
+/* ---- addresses: a name is looked up again and again, for a pod may come back with another one ---- */
+
+void peers_address(struct db_peer *p, const char *address)
+{
+	struct err e = {0};
+
+	if (!address || !*address || strlen(address) >= sizeof(p->address) || streq(address, p->address))
+		return;
+	log_info("%s is at %s", p->m.name, address);
+	snprintf(p->address, sizeof(p->address), "%s", address);
+	if (state_save(p->d, &e) < 0)
+		log_warn("%s", e.text);
+}
+
+static void on_lookup(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+	struct db_peer *p = req->data;
+	char text[INET_ADDRSTRLEN];
+
+	p->looking_up = false;
+	if (status == 0 && list && list->ai_family == AF_INET &&
+	    uv_ip4_name((const struct sockaddr_in *)(const void *)list->ai_addr, text, sizeof(text)) == 0)
+		peers_address(p, text);
+	uv_freeaddrinfo(list);
+}
+
+static void look_up(struct db_peer *p, uint64_t now)
+{
+	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+
+	p->looked_up_ms = now;
+	p->lookup.data = p;
+	p->looking_up = uv_getaddrinfo(p->d->loop, &p->lookup, on_lookup, p->host, NULL, &hints) == 0;
+}
+
 void peers_tick(struct db *d)
 {
 	uint64_t now = clock_ms();
@@ -103,6 +142,9 @@ void peers_tick(struct db *d)
 	for (size_t i = 0; i < d->n; i++) {
 		struct db_peer *p = &d->peers[i];
 
+		if (i != d->self && p->host[0] && !p->fixed && !p->looking_up &&
+		    now - p->looked_up_ms >= LOOKUP_GAP_MS)
+			look_up(p, now);
 		if (i != d->self && p->address[0] && !p->call && now - p->asked_ms >= DB_POLL_MS)
 			ask(p, now);
 	}
@@ -260,48 +302,57 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct db_peer *)a)->m.name, ((const struct db_peer *)b)->m.name);
 }
 
-static int add_peer(struct db *d, const char *name, const char *address, struct err *e)
+static int add_peer(struct db *d, const char *name, const char *host, struct err *e)
 {
 	struct db_peer *p = &d->peers[d->n];
+	struct in_addr ignored;
 
 	if (d->n == GALERA_MEMBERS_MAX)
 		return err_set(e, -E2BIG, "more than %d members", GALERA_MEMBERS_MAX);
-	if (!*name || strlen(name) >= GALERA_NAME_MAX || strlen(address) >= sizeof(p->address))
-		return err_set(e, -EINVAL, "member '%s' at '%s': name or address too long", name, address);
+	if (!*name || strlen(name) >= GALERA_NAME_MAX || strlen(host) >= sizeof(p->host))
+		return err_set(e, -EINVAL, "member '%s' at '%s': name or address too long", name, host);
 	snprintf(p->m.name, sizeof(p->m.name), "%s", name);
-	snprintf(p->address, sizeof(p->address), "%s", address);
+	snprintf(p->host, sizeof(p->host), "%s", host);
+	p->fixed = inet_pton(AF_INET, host, &ignored) == 1;
+	if (p->fixed)
+		snprintf(p->address, sizeof(p->address), "%s", host);
 	p->m.seqno = -1;
 	p->d = d;
 	d->n++;
 	return 0;
 }
 
-/* --peers=NAME=ADDRESS,...: fixed; otherwise the pods of the StatefulSet, BASE-0 .. BASE-(members - 1). */
-static int list_members(struct db *d, struct err *e)
+static int list_given(struct db *d, struct err *e)
+{
+	for (char **p = d->s.peers; *p; p++) {
+		_cleanup_free_ char *name = xstrdup(*p);
+		char *eq = strchr(name, '=');
+		int r;
+
+		if (!eq)
+			return err_set(e, -EINVAL, "--peers=%s: wants NAME=ADDRESS", *p);
+		*eq = 0;
+		if ((r = add_peer(d, name, eq + 1, e)) < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The pods of the StatefulSet: BASE-0 .. BASE-(members - 1); with --service found by name, BASE-0.SERVICE. */
+static int list_pods(struct db *d, struct err *e)
 {
 	const char *dash = strrchr(d->s.name, '-');
-	int r = 0;
+	int base = dash ? (int)(dash - d->s.name) : 0, r = 0;
 
-	if (d->s.peers && d->s.peers[0]) {
-		for (char **p = d->s.peers; *p && r == 0; p++) {
-			char *eq = strchr(*p, '=');
-
-			if (!eq)
-				return err_set(e, -EINVAL, "--peers=%s: wants NAME=ADDRESS", *p);
-			*eq = 0;
-			r = add_peer(d, *p, eq + 1, e);
-		}
-		return r;
-	}
-	if (!dash || d->s.members < 1 || d->s.members > GALERA_MEMBERS_MAX)
-		return err_set(
-			e, -EINVAL,
-			"without --peers, --name must be a StatefulSet's pod (mariadb-0), --members 1..%d",
-			GALERA_MEMBERS_MAX);
+	if (!dash)
+		return err_set(e, -EINVAL,
+			       "without --peers, --name must be a StatefulSet's pod, like mariadb-0");
 	for (int i = 0; i < d->s.members && r == 0; i++) {
-		_cleanup_free_ char *name = xasprintf("%.*s-%d", (int)(dash - d->s.name), d->s.name, i);
+		_cleanup_free_ char *name = xasprintf("%.*s-%d", base, d->s.name, i);
+		_cleanup_free_ char *host =
+			d->s.service ? xasprintf("%s.%s", name, d->s.service) : xstrdup("");
 
-		r = add_peer(d, name, "", e);
+		r = add_peer(d, name, host, e);
 	}
 	return r;
 }
@@ -309,7 +360,7 @@ static int list_members(struct db *d, struct err *e)
 int peers_init(struct db *d, struct err *e)
 {
 	struct http_client_options o = {0};
-	int r = list_members(d, e);
+	int r = d->s.peers && d->s.peers[0] ? list_given(d, e) : list_pods(d, e);
 
 	if (r < 0)
 		return r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* db: the Kubernetes side. The members' pods give the peers' addresses (kept in state.json for a start without API); the own pod
- * carries what the supervisor thinks in its annotation kuayu.io/galera, and may carry the operator's word
+/* db: the Kubernetes side, where the pod has credentials for it. The members' pods give the peers' addresses unless --service or
+ * --peers names them; the own pod carries what the supervisor thinks in its annotation kuayu.io/galera, and may carry the operator's word
  * kuayu.io/galera-override=true, which is taken off once used. All of it is best effort: no decision waits for the API. */
 #include "db/internal.h"
 
@@ -13,18 +13,6 @@
 static const struct model_kind pod_kind = {
 	.group = "", .version = "v1", .kind = "Pod", .plural = "pods", .namespaced = true};
 
-static void take_address(struct db *d, struct db_peer *p, const char *ip)
-{
-	struct err e = {0};
-
-	if (!ip || !*ip || strlen(ip) >= sizeof(p->address) || streq(ip, p->address))
-		return;
-	log_info("%s is at %s", p->m.name, ip);
-	snprintf(p->address, sizeof(p->address), "%s", ip);
-	if (state_save(d, &e) < 0)
-		log_warn("%s", e.text);
-}
-
 static void on_pod(void *ctx, json_t *old, json_t *pod)
 {
 	struct db *d = ctx;
@@ -35,7 +23,8 @@ static void on_pod(void *ctx, json_t *old, json_t *pod)
 		if (!streq(name, d->peers[i].m.name))
 			continue;
 		if (i != d->self) {
-			take_address(d, &d->peers[i], js_str(pod, "status.podIP"));
+			if (!d->peers[i].host[0])
+				peers_address(&d->peers[i], js_str(pod, "status.podIP"));
 			return;
 		}
 		d->override_pod = streq(
@@ -68,14 +57,18 @@ int pods_init(struct db *d, struct err *e)
 	char *ns;
 	int r;
 
-	if (!d->s.kubernetes || (d->s.peers && d->s.peers[0]))
+	if (!d->s.kubernetes)
 		return 0;
 	ns = own_namespace(d);
 	free(d->s.ns);
 	d->s.ns = ns;
 	r = kube_new(d->loop, &d->s.kube, "kuayu-db", &d->kube, e);
+	if (r < 0 && d->peers[d->self].host[0]) {
+		log_info("without the Kubernetes API: %s", e->text);
+		return 0;
+	}
 	if (r < 0)
-		return err_wrap(e, "Kubernetes API (or give --peers)");
+		return err_wrap(e, "Kubernetes API (or give --peers or --service)");
 	query = xasprintf("labelSelector=%s", d->s.selector);
 	d->pods = kube_cache_new(d->kube, &pod_kind, d->s.ns, query, &h);
 	return 0;

@@ -45,7 +45,7 @@ class Member:
         argv = ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", KUAYU, "db",
                 f"--name={self.name}", f"--address={self.ip}", "--peers=" + ",".join(f"{m.name}={m.ip}" for m in self.cluster.members),
                 f"--data={self.dir}/data", f"--run={self.dir}/run", f"--secret-dir={self.cluster.dir}/secret",
-                "--buffer-pool=32", "--log-file=16", "--gcache=32", *more]
+                "--no-kubernetes", "--buffer-pool=32", "--log-file=16", "--gcache=32", *more]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
