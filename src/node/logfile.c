@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Container log files, written by monitors, read by the agent for `kubectl logs`.
+ *
+ * Rotation: at LOG_FILE_MAX the file is renamed to PATH.1 (older ones move up, the oldest goes) and a new PATH is begun. A
+ * reader that follows notices by the inode, reads the rest of the renamed file first and goes on in the new one. Reading is bounded by
+ * the files' sizes (50 MiB). */
+#include "node/logfile.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+int log_file_open(struct log_file *f, const char *path)
+{
+	struct stat st;
+
+	f->path = path;
+	f->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	if (f->fd < 0 || fstat(f->fd, &st) < 0)
+		return -errno;
+	f->size = st.st_size;
+	return 0;
+}
+
+static void put_record(struct log_file *f, struct log_stream *s, char tag)
+{
+	char when[CLOCK_TEXT_MAX];
+
+	if (buf_addf(&f->out, "%s %s %c ", clock_text(when, clock_wall_us(), 6), s->name, tag) == 0 &&
+	    buf_add(&f->out, s->line, s->len) == 0)
+		(void)buf_add(&f->out, "\n", 1);
+	s->len = 0;
+}
+
+void log_file_put(struct log_file *f, struct log_stream *s, const char *data, size_t len)
+{
+	while (len > 0) {
+		const char *nl = memchr(data, '\n', len);
+		size_t n = MIN(nl ? (size_t)(nl - data) : len, sizeof(s->line) - s->len);
+
+		memcpy(s->line + s->len, data, n);
+		s->len += n;
+		data += n;
+		len -= n;
+		if (nl && data == nl) {
+			put_record(f, s, 'F');
+			data++;
+			len--;
+		} else if (s->len == sizeof(s->line)) {
+			put_record(f, s, 'P');
+		}
+	}
+}
+
+void log_file_end(struct log_file *f, struct log_stream *s)
+{
+	if (s->len > 0)
+		put_record(f, s, 'F');
+}
+
+static void rotate(struct log_file *f)
+{
+	for (int i = LOG_FILES - 1; i > 0; i--) {
+		_cleanup_free_ char *from = i > 1 ? xasprintf("%s.%d", f->path, i - 1) : xstrdup(f->path);
+		_cleanup_free_ char *to = xasprintf("%s.%d", f->path, i);
+
+		(void)rename(from, to);
+	}
+	close(f->fd);
+	f->size = 0;
+	f->fd = open(f->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+}
+
+void log_file_flush(struct log_file *f)
+{
+	size_t done = 0;
+
+	while (done < f->out.len && f->fd >= 0) {
+		ssize_t n = write(f->fd, f->out.data + done, f->out.len - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+		f->size += n;
+	}
+	buf_skip(&f->out, f->out.len);
+	if (f->fd < 0 || f->size >= LOG_FILE_MAX)
+		rotate(f);
+}
+
+bool log_record_format(const char *rec, size_t len, const struct log_options *o, struct buf *out)
+{
+	const char *end = rec + len, *stream, *tag, *text;
+	char when[CLOCK_TEXT_MAX];
+	int64_t at;
+
+	stream = memchr(rec, ' ', len);
+	if (!stream || stream - rec >= (ptrdiff_t)sizeof(when))
+		return false;
+	tag = memchr(stream + 1, ' ', (size_t)(end - stream - 1));
+	if (!tag || end - tag < 3 || (tag[1] != 'F' && tag[1] != 'P') || tag[2] != ' ')
+		return false;
+	text = tag + 3;
+	memcpy(when, rec, (size_t)(stream - rec));
+	when[stream - rec] = 0;
+	if (clock_parse(when, &at) < 0)
+		return false;
+	if (at < o->since_us)
+		return true;
+	if (o->timestamps)
+		(void)buf_addf(out, "%s ", when);
+	(void)buf_add(out, text, (size_t)(end - text));
+	if (tag[1] == 'F')
+		(void)buf_add(out, "\n", 1);
+	return true;
+}
+
+/* Formats whole records of data[0..len); returns how many bytes were used. */
+static size_t format_records(const char *data, size_t len, const struct log_options *o, struct buf *out)
+{
+	size_t used = 0;
+
+	while (used < len) {
+		const char *nl = memchr(data + used, '\n', len - used);
+
+		if (!nl)
+			break;
+		log_record_format(data + used, (size_t)(nl - data) - used, o, out);
+		used = (size_t)(nl - data) + 1;
+	}
+	return used;
+}
+
+static int read_from(int fd, off_t offset, struct buf *b)
+{
+	char chunk[65536];
+
+	for (;;) {
+		ssize_t n = pread(fd, chunk, sizeof(chunk), offset + (off_t)b->len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return 0;
+		if (buf_add(b, chunk, (size_t)n) < 0)
+			return 0; /* the rest comes with the next read */
+	}
+}
+
+/* Start of the last `lines` lines. */
+static size_t tail_start(const char *data, size_t len, int64_t lines)
+{
+	size_t at = len;
+
+	if (lines == 0)
+		return len;
+	if (at > 0 && data[at - 1] == '\n')
+		at--;
+	while (at > 0)
+		if (data[at - 1] == '\n' && --lines == 0)
+			return at;
+		else
+			at--;
+	return 0;
+}
+
+int log_read(const char *path, const struct log_options *o, struct buf *out, ino_t *ret_inode, off_t *ret_offset)
+{
+	_cleanup_buf_ struct buf all = {0};
+	size_t skip;
+
+	*ret_inode = 0;
+	*ret_offset = 0;
+	for (int i = LOG_FILES - 1; i >= 0; i--) {
+		_cleanup_free_ char *name = i ? xasprintf("%s.%d", path, i) : xstrdup(path);
+		_cleanup_close_ int fd = open(name, O_RDONLY | O_CLOEXEC);
+		_cleanup_buf_ struct buf b = {0};
+		struct stat st;
+
+		if (fd < 0)
+			continue;
+		if (fstat(fd, &st) < 0 || read_from(fd, 0, &b) < 0)
+			return -EIO;
+		if (b.data)
+			*ret_offset = (off_t)format_records(b.data, b.len, o, &all);
+		*ret_inode = st.st_ino;
+		if (i)
+			*ret_offset = 0;
+	}
+	if (!all.data)
+		return 0;
+	skip = o->tail_lines >= 0 ? tail_start(all.data, all.len, o->tail_lines) : 0;
+	if (o->limit_bytes >= 0 && all.len - skip > (size_t)o->limit_bytes)
+		return buf_add(out, all.data + skip, (size_t)o->limit_bytes);
+	return buf_add(out, all.data + skip, all.len - skip);
+}
+
+static int more_of(const char *name, const struct log_options *o, struct buf *out, ino_t inode, off_t *offset)
+{
+	_cleanup_close_ int fd = open(name, O_RDONLY | O_CLOEXEC);
+	_cleanup_buf_ struct buf b = {0};
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_ino != inode)
+		return -ESTALE;
+	if (st.st_size > *offset && read_from(fd, *offset, &b) == 0 && b.data)
+		*offset += (off_t)format_records(b.data, b.len, o, out);
+	return 0;
+}
+
+int log_read_more(const char *path, const struct log_options *o, struct buf *out, ino_t *inode, off_t *offset)
+{
+	_cleanup_free_ char *older = xasprintf("%s.1", path);
+	struct stat st;
+	int r;
+
+	if (*inode == 0) {
+		if (stat(path, &st) < 0)
+			return 0;
+		*inode = st.st_ino;
+		*offset = 0;
+	}
+	r = more_of(path, o, out, *inode, offset);
+	if (r != -ESTALE)
+		return 0;
+	(void)more_of(older, o, out, *inode, offset);
+	if (stat(path, &st) < 0)
+		return 0;
+	*inode = st.st_ino;
+	*offset = 0;
+	(void)more_of(path, o, out, *inode, offset);
+	return 0;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pod and container as the API has them -> config.json of the OCI runtime. Pure. */
+#pragma once
+
+#include "base/base.h"
+
+struct oci_mount {
+	char *source, *target;
+	bool read_only;
+};
+
+struct oci_input {
+	const json_t *pod, *container;
+	const json_t *image;	    /* image configuration, `config` member of the image's blob; may be NULL */
+	const json_t *env;	    /* from env_resolve() */
+	const char *rootfs;	    /* absolute, where the monitor mounts the overlay */
+	const char *passwd, *group; /* texts of the image's /etc/passwd and /etc/group; NULL = none */
+	const struct oci_mount *mounts;
+	size_t n_mounts;
+	const char *ns_net, *ns_uts, *ns_ipc; /* bind-mounted namespaces; NULL = the node's own */
+	const char *cgroup;		      /* cgroupsPath */
+	const char *hostname;
+};
+
+/* New reference; -EINVAL (bad user, nothing to run) with a text. */
+int oci_config_new(const struct oci_input *in, json_t **ret, struct err *e);
