@@ -20,7 +20,8 @@ struct node_object;
 
 struct node_settings {
 	struct kube_settings kube;
-	char *name, *zone, *address, *data, *image_store, *tls_cert, *tls_key, *client_ca, *listen, *service_cidr;
+	char *name, *zone, *address, *data, *image_store, *tls_cert, *tls_key, *client_ca, *listen,
+		*service_cidr;
 	char *cgroup_parent, *pod_cidr, *bridge;
 	char **labels, **insecure_registries;
 	int64_t pool, mtu, heartbeat_port, pods_max, cpu_milli, memory_bytes;
@@ -45,7 +46,7 @@ struct agent {
 	struct node_object *node;
 	struct timer *tick, *fence_timer;
 	uv_fs_event_t events;
-	bool fenced;		/* no valid lease: singletons are stopped */
+	bool fenced;		 /* no valid lease: singletons are stopped */
 	uint64_t fence_ended_ms; /* since when the lease has been valid without a gap */
 	bool stopping;
 	int64_t cpu_milli, memory_bytes; /* capacity */
@@ -66,7 +67,7 @@ struct container {
 	char *name;
 	bool init;
 	enum container_state state;
-	int attempt;	/* number of the present one, from 0; -1 = none yet */
+	int attempt; /* number of the present one, from 0; -1 = none yet */
 	int64_t restarts;
 	char *dir, *id, *cgroup, *log; /* of the present attempt */
 	int pid, monitor;
@@ -77,11 +78,11 @@ struct container {
 	char *reason, *message;
 	char *image_id;
 	char *image_ref;
-	json_t *last_state;	   /* {"terminated": ...} or NULL */
-	uint64_t backoff_ms;	   /* next delay */
-	uint64_t start_at_ms;	   /* not before */
-	uint64_t creating_ms;	   /* begun */
-	uint64_t kill_at_ms;	   /* SIGKILL then; 0 = not stopping */
+	json_t *last_state;   /* {"terminated": ...} or NULL */
+	uint64_t backoff_ms;  /* next delay */
+	uint64_t start_at_ms; /* not before */
+	uint64_t creating_ms; /* begun */
+	uint64_t kill_at_ms;  /* SIGKILL then; 0 = not stopping */
 	bool prestop_running;
 	int64_t stop_signal;
 	struct probe *startup, *liveness, *readiness;
@@ -120,11 +121,12 @@ struct pod {
 	char *dir, *log_dir, *cgroup;
 	struct sandbox *sandbox;
 	char *ip;
-	bool host_network, singleton, sandbox_asked, volumes_ready, deleting, vanished, torn_down, delete_sent;
-	bool seen;		 /* in the API since this agent started */
-	bool confirming;	 /* a GET is under way */
-	uint64_t confirmed_ms;	 /* sending of the last GET that found it; singletons start only after one */
-	uint64_t confirm_at_ms;	 /* next try */
+	bool host_network, singleton, sandbox_asked, volumes_ready, deleting, vanished, torn_down,
+		delete_sent;
+	bool seen;		/* in the API since this agent started */
+	bool confirming;	/* a GET is under way */
+	uint64_t confirmed_ms;	/* sending of the last GET that found it; singletons start only after one */
+	uint64_t confirm_at_ms; /* next try */
 	uint64_t delete_at_ms;
 	char *setup_reason, *setup_message;
 	uint64_t setup_at_ms; /* next try */
@@ -132,7 +134,7 @@ struct pod {
 	size_t n_init, n;
 	uint64_t deadline_ms; /* of a graceful stop */
 	int64_t start_us;
-	json_t *status;	      /* last one the API acknowledged or has been sent */
+	json_t *status; /* last one the API acknowledged or has been sent */
 	bool patching, final_sent;
 	uint64_t patch_at_ms;
 	int failures; /* status patches in a row */
@@ -169,8 +171,8 @@ int volumes_write(struct pod *p, struct err *e);
 void volumes_remove(struct pod *p);
 struct oci_mount;
 /* Mounts of a container; *ret_mounts is freed with volumes_free_mounts. */
-int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts, size_t *ret_n,
-		   struct err *e);
+int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts,
+		   size_t *ret_n, struct err *e);
 void volumes_free_mounts(struct oci_mount *m, size_t n);
 
 /* ---- probes (probe.c) ---- */

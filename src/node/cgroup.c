@@ -115,8 +115,9 @@ void cgroup_kill(const char *path)
 
 static char *read_text(const char *controller, const char *path, const char *file)
 {
-	_cleanup_free_ char *name = cgroup_is_v2() ? xasprintf(CGROUP_ROOT "%s/%s", path, file)
-						   : xasprintf(CGROUP_ROOT "/%s%s/%s", controller, path, file);
+	_cleanup_free_ char *name = cgroup_is_v2()
+					    ? xasprintf(CGROUP_ROOT "%s/%s", path, file)
+					    : xasprintf(CGROUP_ROOT "/%s%s/%s", controller, path, file);
 	char *text = NULL;
 	size_t len;
 

@@ -107,11 +107,11 @@ static char *state_path(const struct container *c)
 void container_save(const struct container *c)
 {
 	_cleanup_free_ char *path = state_path(c), *tmp = xasprintf("%s.tmp", path), *text = NULL;
-	_cleanup_json_ json_t *j = json_pack("{s:i,s:I,s:I,s:I,s:s,s:s,s:b}", "attempt", c->attempt, "restarts",
-					     (json_int_t)c->restarts, "backoff_ms", (json_int_t)c->backoff_ms,
-					     "stop_signal", (json_int_t)c->stop_signal, "image_id",
-					     c->image_id ? c->image_id : "", "image_ref",
-					     c->image_ref ? c->image_ref : "", "started", c->started);
+	_cleanup_json_ json_t *j =
+		json_pack("{s:i,s:I,s:I,s:I,s:s,s:s,s:b}", "attempt", c->attempt, "restarts",
+			  (json_int_t)c->restarts, "backoff_ms", (json_int_t)c->backoff_ms, "stop_signal",
+			  (json_int_t)c->stop_signal, "image_id", c->image_id ? c->image_id : "", "image_ref",
+			  c->image_ref ? c->image_ref : "", "started", c->started);
 	_cleanup_close_ int fd = -1;
 
 	if (c->last_state)
@@ -161,7 +161,9 @@ void container_load(struct container *c)
 static void become_exited(struct container *c, int code, int sig, int64_t finished_us, const char *reason,
 			  const char *message)
 {
-	uint64_t ran_ms = c->started_us && finished_us > c->started_us ? (uint64_t)(finished_us - c->started_us) / 1000 : 0;
+	uint64_t ran_ms = c->started_us && finished_us > c->started_us
+				  ? (uint64_t)(finished_us - c->started_us) / 1000
+				  : 0;
 
 	probes_stop(c);
 	c->state = CONTAINER_EXITED;
@@ -198,7 +200,9 @@ static void take_exit(struct container *c, const json_t *j)
 	c->oom = oom;
 	c->fenced = fenced;
 	become_exited(c, code, sig, js_int(j, "finished_us", clock_wall_us()), reason,
-		      fenced ? "the node could not renew its lease for 3 s: singleton stopped before another node starts it" : NULL);
+		      fenced ? "the node could not renew its lease for 3 s: singleton stopped before another "
+			       "node starts it"
+			     : NULL);
 }
 
 /* It could not be started: waits, as Kubernetes shows it. */
@@ -317,7 +321,8 @@ static int signal_number(const char *name)
 static int make_config(struct container *c, const struct image *img, json_t **ret, struct err *e)
 {
 	struct pod *p = c->pod;
-	_cleanup_free_ char *passwd = image_file(img->rootfs, "/etc/passwd"), *group = image_file(img->rootfs, "/etc/group");
+	_cleanup_free_ char *passwd = image_file(img->rootfs, "/etc/passwd"),
+			    *group = image_file(img->rootfs, "/etc/group");
 	_cleanup_free_ char *rootfs = xasprintf("%s/rootfs", c->dir);
 	_cleanup_json_ json_t *env = NULL, *services = services_env_new(p->a, p->ns);
 	struct env_sources src;
@@ -374,9 +379,10 @@ static json_t *monitor_config_new(struct container *c, const struct image *img)
 	struct agent *a = c->pod->a;
 	_cleanup_free_ char *rootfs = xasprintf("%s/rootfs", c->dir);
 
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s}", "id", c->id, "crun_root", a->crun_root, "rootfs",
-			 rootfs, "lower", img->rootfs, "log", c->log, "events", a->events_dir, "event", c->pod->uid,
-			 "cgroup", c->cgroup, "singleton", c->pod->singleton, "fence", a->fence_path);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s}", "id", c->id, "crun_root", a->crun_root,
+			 "rootfs", rootfs, "lower", img->rootfs, "log", c->log, "events", a->events_dir,
+			 "event", c->pod->uid, "cgroup", c->cgroup, "singleton", c->pod->singleton, "fence",
+			 a->fence_path);
 }
 
 static int launch(struct container *c, const struct image *img, struct err *e)
@@ -450,10 +456,12 @@ static void remove_old(struct container *c)
 json_t *container_terminated_new(const struct container *c)
 {
 	char from[CLOCK_TEXT_MAX], to[CLOCK_TEXT_MAX];
-	json_t *t = json_pack("{s:i,s:s,s:s}", "exitCode", c->exit_code, "reason", c->reason ? c->reason : "Error",
-			      "finishedAt", clock_text(to, c->finished_us, 0));
+	json_t *t =
+		json_pack("{s:i,s:s,s:s}", "exitCode", c->exit_code, "reason",
+			  c->reason ? c->reason : "Error", "finishedAt", clock_text(to, c->finished_us, 0));
 
-	json_object_set_new(t, "startedAt", json_string(clock_text(from, c->started_us ? c->started_us : c->finished_us, 0)));
+	json_object_set_new(t, "startedAt",
+			    json_string(clock_text(from, c->started_us ? c->started_us : c->finished_us, 0)));
 	if (c->exit_signal)
 		json_object_set_new(t, "signal", json_integer(c->exit_signal));
 	if (c->id) {
@@ -502,9 +510,10 @@ static void on_image(void *ctx, const struct image *img, const char *why, const 
 	free(c->image_id);
 	c->image_id = xstrdup(img->id);
 	if (launch(c, img, &e) < 0) {
-		wait_with(c, e.code == -EINVAL && strstr(e.text, "runAsNonRoot") ? "CreateContainerConfigError" :
-			  e.code == -ENOENT || e.code == -EINVAL		 ? "CreateContainerConfigError"
-										 : "RunContainerError",
+		wait_with(c,
+			  e.code == -EINVAL && strstr(e.text, "runAsNonRoot") ? "CreateContainerConfigError"
+			  : e.code == -ENOENT || e.code == -EINVAL	      ? "CreateContainerConfigError"
+									      : "RunContainerError",
 			  e.text);
 	} else {
 		if (again) {
@@ -563,8 +572,8 @@ static void on_prestop(void *ctx, const struct proc_result *res)
 			continue;
 		c->prestop_running = false;
 		if (res->status != 0)
-			kube_event(ps->a->kube, p->obj, "Warning", "FailedPreStopHook", "preStop of %s ended with status %d",
-				   c->name, res->status);
+			kube_event(ps->a->kube, p->obj, "Warning", "FailedPreStopHook",
+				   "preStop of %s ended with status %d", c->name, res->status);
 		send_stop(c);
 	}
 	free(ps->uid);
@@ -617,8 +626,9 @@ int container_exec(struct container *c, const json_t *command, uint64_t timeout_
 		   void (*done)(void *ctx, const struct proc_result *res), void *ctx, struct proc **ret)
 {
 	_cleanup_free_ char *ns = xasprintf("--mount=/proc/%d/ns/mnt", c->monitor);
-	const char *argv[64] = {"nsenter", ns,	   "--",   "crun", "--root", c->pod->a->crun_root, "--cgroup-manager=cgroupfs",
-				"exec",	   c->id};
+	const char *argv[64] = {
+		"nsenter", ns,	 "--", "crun", "--root", c->pod->a->crun_root, "--cgroup-manager=cgroupfs",
+		"exec",	   c->id};
 	struct proc_options o = {.argv = argv, .timeout_ms = timeout_ms, .out_limit = 16384};
 	size_t n = 9, i;
 	struct proc *proc;
@@ -628,7 +638,7 @@ int container_exec(struct container *c, const json_t *command, uint64_t timeout_
 		return -ESRCH;
 	if (json_array_size(command) == 0 || json_array_size(command) > ARRAY_SIZE(argv) - n - 1)
 		return -EINVAL;
-	json_array_foreach((json_t *)command, i, arg)
+	json_array_foreach ((json_t *)command, i, arg)
 		argv[n++] = json_string_value(arg) ? json_string_value(arg) : "";
 	proc = proc_run(c->pod->a->loop, &o, done, ctx);
 	if (ret)

@@ -57,7 +57,7 @@ json_t *pod_container(const json_t *pod, const char *name)
 		json_t *c;
 		size_t i;
 
-		json_array_foreach(js_get(pod, lists[l]), i, c)
+		json_array_foreach (js_get(pod, lists[l]), i, c)
 			if (streq(js_str(c, "name"), name))
 				return c;
 	}
@@ -69,7 +69,8 @@ static bool subscript(const char *path, const char *prefix, char *out, size_t ro
 {
 	size_t n = strlen(prefix), len = strlen(path);
 
-	if (!str_starts(path, prefix) || len < n + 4 || path[n] != '[' || path[n + 1] != '\'' || !str_ends(path, "']"))
+	if (!str_starts(path, prefix) || len < n + 4 || path[n] != '[' || path[n + 1] != '\'' ||
+	    !str_ends(path, "']"))
 		return false;
 	snprintf(out, room, "%.*s", (int)(len - n - 4), path + n + 2);
 	return true;
@@ -82,7 +83,7 @@ static char *map_lines(const json_t *map)
 	const char *k;
 	json_t *v;
 
-	json_object_foreach((json_t *)map, k, v) {
+	json_object_foreach ((json_t *)map, k, v) {
 		_cleanup_free_ char *q = json_dumps(v, JSON_ENCODE_ANY);
 
 		(void)buf_addf(&b, "%s=%s\n", k, q ? q : "\"\"");
@@ -111,7 +112,8 @@ char *env_field(const struct env_sources *s, const char *path)
 		v = s->node_name;
 	else if (streq(path, "spec.serviceAccountName"))
 		v = js_str_or(s->pod, path, "default");
-	else if (streq(path, "metadata.name") || streq(path, "metadata.namespace") || streq(path, "metadata.uid"))
+	else if (streq(path, "metadata.name") || streq(path, "metadata.namespace") ||
+		 streq(path, "metadata.uid"))
 		v = js_str(s->pod, path);
 	else
 		return NULL;
@@ -172,7 +174,7 @@ static int add_all(const struct env_sources *s, const json_t *from, bool secret,
 		return 0;
 	if (!obj)
 		return err_set(e, -ENOENT, "%s \"%s\" not found", secret ? "secret" : "configmap", name);
-	json_object_foreach(json_object_get(obj, "data"), k, v) {
+	json_object_foreach (json_object_get(obj, "data"), k, v) {
 		size_t len;
 		_cleanup_free_ char *value = env_key_bytes(obj, k, secret, &len);
 		_cleanup_free_ char *full = xasprintf("%s%s", prefix, k);
@@ -195,7 +197,8 @@ static int key_ref(const struct env_sources *s, const json_t *ref, bool secret, 
 		return 0;
 	if (!obj)
 		return err_set(e, -ENOENT, "%s \"%s\" not found", secret ? "secret" : "configmap", name);
-	return err_set(e, -ENOENT, "couldn't find key %s in %s %s/%s", key, secret ? "Secret" : "ConfigMap", ns, name);
+	return err_set(e, -ENOENT, "couldn't find key %s in %s %s/%s", key, secret ? "Secret" : "ConfigMap",
+		       ns, name);
 }
 
 static int value_from(const struct env_sources *s, const json_t *container, const json_t *from, char **ret,
@@ -226,14 +229,14 @@ int env_resolve(const struct env_sources *s, const json_t *container, json_t **r
 	size_t i;
 	int r;
 
-	json_array_foreach(json_object_get(container, "envFrom"), i, item) {
+	json_array_foreach (json_object_get(container, "envFrom"), i, item) {
 		r = add_all(s, item, false, vars, e);
 		if (r == 0)
 			r = add_all(s, item, true, vars, e);
 		if (r < 0)
 			return r;
 	}
-	json_array_foreach(json_object_get(container, "env"), i, item) {
+	json_array_foreach (json_object_get(container, "env"), i, item) {
 		const char *name = js_str_or(item, "name", "");
 		const json_t *from = json_object_get(item, "valueFrom");
 		_cleanup_free_ char *value = NULL;

@@ -11,8 +11,8 @@ struct env_sources {
 	json_t *(*config_map)(void *ctx, const char *ns, const char *name);
 	json_t *(*secret)(void *ctx, const char *ns, const char *name);
 	void *ctx;
-	const json_t *services;	   /* FOO_SERVICE_HOST ...: object of texts, may be NULL */
-	int64_t node_cpu_milli;	   /* what resourceFieldRef gives where no limit is set */
+	const json_t *services; /* FOO_SERVICE_HOST ...: object of texts, may be NULL */
+	int64_t node_cpu_milli; /* what resourceFieldRef gives where no limit is set */
 	int64_t node_memory_bytes;
 };
 

@@ -26,7 +26,7 @@ static bool tolerates_unreachable_forever(const json_t *pod)
 	json_t *t;
 	size_t i;
 
-	json_array_foreach(js_get(pod, "spec.tolerations"), i, t) {
+	json_array_foreach (js_get(pod, "spec.tolerations"), i, t) {
 		const char *key = js_str_or(t, "key", ""), *effect = js_str_or(t, "effect", "");
 		const char *op = js_str_or(t, "operator", "Equal"), *value = js_str_or(t, "value", "");
 
@@ -48,7 +48,7 @@ bool fence_pod_is_singleton(const json_t *pod)
 	bool single = mark && streq(json_string_value(mark), "true");
 	size_t i;
 
-	json_array_foreach(owners, i, o)
+	json_array_foreach (owners, i, o)
 		if (streq(js_str(o, "kind"), "StatefulSet"))
 			single = true;
 	return single && !tolerates_unreachable_forever(pod);
@@ -56,7 +56,8 @@ bool fence_pod_is_singleton(const json_t *pod)
 
 struct fence_page *fence_map(const char *path, bool create, struct err *e)
 {
-	_cleanup_close_ int fd = open(path, create ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600);
+	_cleanup_close_ int fd =
+		open(path, create ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600);
 	struct fence_page *p;
 
 	if (fd < 0 || (create && ftruncate(fd, sizeof(*p)) < 0)) {

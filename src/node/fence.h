@@ -8,7 +8,8 @@
  * are written with single 8-byte stores. */
 struct fence_page {
 	uint64_t magic;
-	uint64_t last_sent_ms; /* monotonic clock at the sending of the last renewal that succeeded; 0 = none yet */
+	uint64_t
+		last_sent_ms; /* monotonic clock at the sending of the last renewal that succeeded; 0 = none yet */
 };
 #define FENCE_MAGIC    0x6b75617975666e31ULL
 #define FENCE_AFTER_MS 3000 /* controllers replace singletons at 4,500 ms or later */

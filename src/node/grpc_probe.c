@@ -9,7 +9,14 @@
 #define FRAME_HEAD  9
 #define SERVICE_MAX 100
 
-enum { FRAME_DATA = 0, FRAME_HEADERS = 1, FRAME_RST = 3, FRAME_SETTINGS = 4, FRAME_PING = 6, FRAME_GOAWAY = 7 };
+enum {
+	FRAME_DATA = 0,
+	FRAME_HEADERS = 1,
+	FRAME_RST = 3,
+	FRAME_SETTINGS = 4,
+	FRAME_PING = 6,
+	FRAME_GOAWAY = 7
+};
 #define FLAG_END_STREAM 1
 #define FLAG_ACK	1
 #define FLAG_PADDED	8
@@ -34,8 +41,15 @@ struct send {
 
 static void put_frame(struct buf *b, int type, int flags, int stream, const void *data, size_t len)
 {
-	unsigned char h[FRAME_HEAD] = {(unsigned char)(len >> 16), (unsigned char)(len >> 8), (unsigned char)len,
-				       (unsigned char)type,	   (unsigned char)flags,      0, 0, 0, (unsigned char)stream};
+	unsigned char h[FRAME_HEAD] = {(unsigned char)(len >> 16),
+				       (unsigned char)(len >> 8),
+				       (unsigned char)len,
+				       (unsigned char)type,
+				       (unsigned char)flags,
+				       0,
+				       0,
+				       0,
+				       (unsigned char)stream};
 
 	(void)buf_add(b, h, sizeof(h));
 	(void)buf_add(b, data, len);
@@ -57,7 +71,8 @@ static void put_request(struct buf *b, const char *service)
 {
 	_cleanup_buf_ struct buf headers = {0};
 	size_t n = strlen(service);
-	unsigned char message[7 + SERVICE_MAX] = {0, 0, 0, 0, (unsigned char)(n ? n + 2 : 0), 0x0a, (unsigned char)n};
+	unsigned char message[7 + SERVICE_MAX] = {
+		0, 0, 0, 0, (unsigned char)(n ? n + 2 : 0), 0x0a, (unsigned char)n};
 
 	memcpy(message + 7, service, n);
 	put_header(&headers, ":method", "POST");
@@ -98,7 +113,8 @@ int grpc_probe_parse(const unsigned char *data, size_t len, size_t *used, struct
 			return 0;
 		if (type == FRAME_DATA && n > 0)
 			return read_message(f + FRAME_HEAD, n, flags);
-		if (type == FRAME_RST || type == FRAME_GOAWAY || (type == FRAME_HEADERS && flags & FLAG_END_STREAM))
+		if (type == FRAME_RST || type == FRAME_GOAWAY ||
+		    (type == FRAME_HEADERS && flags & FLAG_END_STREAM))
 			return -EPROTO;
 		if (type == FRAME_SETTINGS && !(flags & FLAG_ACK))
 			put_frame(ret_answer, FRAME_SETTINGS, FLAG_ACK, 0, "", 0);
@@ -201,8 +217,9 @@ static void on_connected(uv_connect_t *c, int status)
 	uv_read_start((uv_stream_t *)&g->tcp, on_alloc, on_read);
 }
 
-struct grpc_probe *grpc_probe_new(uv_loop_t *loop, const char *ip, int port, const char *service, int64_t timeout_ms,
-				  void (*done)(void *ctx, bool ok, const char *text), void *ctx)
+struct grpc_probe *grpc_probe_new(uv_loop_t *loop, const char *ip, int port, const char *service,
+				  int64_t timeout_ms, void (*done)(void *ctx, bool ok, const char *text),
+				  void *ctx)
 {
 	struct grpc_probe *g = xcalloc(1, sizeof(*g));
 	struct sockaddr_in to;
@@ -216,7 +233,8 @@ struct grpc_probe *grpc_probe_new(uv_loop_t *loop, const char *ip, int port, con
 	uv_timer_init(loop, &g->limit);
 	g->tcp.data = g->limit.data = g->connect.data = g;
 	uv_timer_start(&g->limit, on_limit, (uint64_t)timeout_ms, 0);
-	if (uv_ip4_addr(ip, port, &to) < 0 || uv_tcp_connect(&g->connect, &g->tcp, (struct sockaddr *)&to, on_connected) < 0)
+	if (uv_ip4_addr(ip, port, &to) < 0 ||
+	    uv_tcp_connect(&g->connect, &g->tcp, (struct sockaddr *)&to, on_connected) < 0)
 		uv_timer_start(&g->limit, on_limit, 0, 0);
 	return g;
 }

@@ -7,8 +7,9 @@
 struct grpc_probe;
 
 /* done is called once, never from inside; ok = the answer was SERVING. service "" = the whole server. */
-struct grpc_probe *grpc_probe_new(uv_loop_t *loop, const char *ip, int port, const char *service, int64_t timeout_ms,
-				  void (*done)(void *ctx, bool ok, const char *text), void *ctx);
+struct grpc_probe *grpc_probe_new(uv_loop_t *loop, const char *ip, int port, const char *service,
+				  int64_t timeout_ms, void (*done)(void *ctx, bool ok, const char *text),
+				  void *ctx);
 /* done is not called any more. */
 void grpc_probe_cancel(struct grpc_probe *g);
 

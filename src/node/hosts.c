@@ -37,7 +37,7 @@ static void add_headless(struct agent *a, struct buf *b, const json_t *slice, co
 
 	if (!streq(js_str(service, "spec.clusterIP"), "None"))
 		return;
-	json_array_foreach(js_get(slice, "endpoints"), i, ep) {
+	json_array_foreach (js_get(slice, "endpoints"), i, ep) {
 		const char *host = js_str(ep, "hostname"), *target = js_str(ep, "targetRef.name");
 		const char *ip = json_string_value(json_array_get(json_object_get(ep, "addresses"), 0));
 		_cleanup_free_ char *full = NULL;
@@ -56,20 +56,21 @@ char *services_hosts(struct agent *a, const char *ns)
 	_cleanup_buf_ struct buf b = {0};
 	json_t *o;
 
-	kube_cache_foreach(a->service_cache, o) {
+	kube_cache_foreach(a->service_cache, o)
+	{
 		const char *ip = js_str(o, "spec.clusterIP"), *sns = js_str_or(o, "metadata.namespace", "");
 
 		if (ipv4_ok(ip))
 			add_line(&b, ip, js_str_or(o, "metadata.name", "x"), sns, streq(sns, ns));
 	}
-	kube_cache_foreach(a->slices, o)
-		add_headless(a, &b, o, ns);
+	kube_cache_foreach(a->slices, o) add_headless(a, &b, o, ns);
 	return b.len ? buf_take(&b) : xstrdup("");
 }
 
 void hosts_write(struct pod *p)
 {
-	_cleanup_free_ char *services = services_hosts(p->a, p->ns), *path = xasprintf("%s/etc-hosts", p->dir), *old = NULL;
+	_cleanup_free_ char *services = services_hosts(p->a, p->ns),
+			    *path = xasprintf("%s/etc-hosts", p->dir), *old = NULL;
 	_cleanup_close_ int fd = -1;
 	_cleanup_buf_ struct buf b = {0};
 	json_t *alias, *name;
@@ -79,8 +80,8 @@ void hosts_write(struct pod *p)
 	if (p->ip)
 		(void)buf_addf(&b, "%s\t%s\n", p->ip,
 			       p->host_network ? p->a->s.name : js_str_or(p->obj, "spec.hostname", p->name));
-	json_array_foreach(js_get(p->obj, "spec.hostAliases"), i, alias)
-		json_array_foreach(json_object_get(alias, "hostnames"), k, name)
+	json_array_foreach (js_get(p->obj, "spec.hostAliases"), i, alias)
+		json_array_foreach (json_object_get(alias, "hostnames"), k, name)
 			if (ipv4_ok(js_str(alias, "ip")) && json_is_string(name))
 				(void)buf_addf(&b, "%s\t%s\n", js_str(alias, "ip"), json_string_value(name));
 	(void)buf_adds(&b, services);
@@ -97,7 +98,9 @@ static char *env_name(const char *name)
 	char *s = xstrdup(name);
 
 	for (char *p = s; *p; p++)
-		*p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') ? *p : '_';
+		*p = *p >= 'a' && *p <= 'z'				    ? (char)(*p - 32)
+		     : (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') ? *p
+									    : '_';
 	return s;
 }
 
@@ -115,13 +118,14 @@ static void add_service_env(json_t *env, const json_t *service, const char *as)
 	size_t i;
 
 	set_env(env, prefix, "_SERVICE_HOST", js_str(service, "spec.clusterIP"));
-	json_array_foreach(js_get(service, "spec.ports"), i, port) {
+	json_array_foreach (js_get(service, "spec.ports"), i, port) {
 		_cleanup_free_ char *number = xasprintf("%lld", (long long)js_int(port, "port", 0));
 
 		if (i == 0)
 			set_env(env, prefix, "_SERVICE_PORT", number);
 		if (js_str(port, "name")) {
-			_cleanup_free_ char *p = env_name(js_str(port, "name")), *s = xasprintf("_SERVICE_PORT_%s", p);
+			_cleanup_free_ char *p = env_name(js_str(port, "name")),
+					    *s = xasprintf("_SERVICE_PORT_%s", p);
 
 			set_env(env, prefix, s, number);
 		}
@@ -134,8 +138,8 @@ json_t *services_env_new(struct agent *a, const char *ns)
 
 	if (api && ipv4_ok(js_str(api, "spec.clusterIP")))
 		add_service_env(env, api, "kubernetes");
-	kube_cache_foreach(a->service_cache, o)
-		if (streq(js_str(o, "metadata.namespace"), ns) && ipv4_ok(js_str(o, "spec.clusterIP")))
-			add_service_env(env, o, js_str_or(o, "metadata.name", "x"));
+	kube_cache_foreach(a->service_cache, o) if (streq(js_str(o, "metadata.namespace"), ns) &&
+						    ipv4_ok(js_str(o, "spec.clusterIP")))
+		add_service_env(env, o, js_str_or(o, "metadata.name", "x"));
 	return env;
 }

@@ -62,7 +62,8 @@ int image_ref_split(const char *ref, char **ret_name, char **ret_tag)
 	if (!*ref || *ref == '/' || strstr(ref, "..") || strlen(ref) > 1000)
 		return -EINVAL;
 	for (const char *p = ref; *p; p++)
-		if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("._-/:@", *p)))
+		if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
+		      strchr("._-/:@", *p)))
 			return -EINVAL;
 	if (at) {
 		*ret_name = xstrndup(ref, (size_t)(at - ref));
@@ -100,9 +101,9 @@ int oci_layout_digest(const char *layout, const char *tag, char **ret, struct er
 
 	if (r < 0)
 		return r;
-	json_array_foreach(js_get(index, "manifests"), i, m) {
-		const char *name = json_string_value(
-			json_object_get(json_object_get(m, "annotations"), "org.opencontainers.image.ref.name"));
+	json_array_foreach (js_get(index, "manifests"), i, m) {
+		const char *name = json_string_value(json_object_get(json_object_get(m, "annotations"),
+								     "org.opencontainers.image.ref.name"));
 		const char *digest = js_str(m, "digest");
 
 		if (digest_ok(digest) && (streq(name, tag) || streq(digest, tag))) {
@@ -233,7 +234,8 @@ static void on_unpacked(void *ctx, const struct proc_result *res)
 	struct job *j = ctx;
 	struct images *im = j->im;
 	_cleanup_free_ char *final = xasprintf("%s/%s", im->dir, j->digest + 7), *text = NULL;
-	_cleanup_free_ char *bundle = xasprintf("%s/bundle", j->tmp), *cpath = xasprintf("%s/config.json", bundle);
+	_cleanup_free_ char *bundle = xasprintf("%s/bundle", j->tmp),
+			    *cpath = xasprintf("%s/config.json", bundle);
 	_cleanup_json_ json_t *config = NULL;
 	struct err e = {0};
 	struct ready *r;
@@ -283,7 +285,8 @@ static void on_pulled(void *ctx, const struct proc_result *res)
 	if (res->status != 0) {
 		size_t n = strlen(res->err_text);
 
-		text = xasprintf("skopeo: %s", res->timed_out ? "took too long" : res->err_text + (n > 300 ? n - 300 : 0));
+		text = xasprintf("skopeo: %s",
+				 res->timed_out ? "took too long" : res->err_text + (n > 300 ? n - 300 : 0));
 		job_end(j, NULL, "ErrImagePull", text);
 		return;
 	}
@@ -302,11 +305,17 @@ static void on_pulled(void *ctx, const struct proc_result *res)
 
 static void pull(struct job *j)
 {
-	_cleanup_free_ char *from = xasprintf("docker://%s%s%s", j->name, strchr(j->tag, ':') ? "@" : ":", j->tag);
+	_cleanup_free_ char *from =
+		xasprintf("docker://%s%s%s", j->name, strchr(j->tag, ':') ? "@" : ":", j->tag);
 	_cleanup_free_ char *to = NULL, *host = xstrndup(j->name, strcspn(j->name, "/"));
 	bool insecure = j->im->insecure && strv_has(j->im->insecure, host);
-	const char *argv[] = {"skopeo", "copy",	 "--insecure-policy", insecure ? "--src-tls-verify=false" : "--src-tls-verify=true",
-			      from,	NULL, NULL};
+	const char *argv[] = {"skopeo",
+			      "copy",
+			      "--insecure-policy",
+			      insecure ? "--src-tls-verify=false" : "--src-tls-verify=true",
+			      from,
+			      NULL,
+			      NULL};
 	struct proc_options o = {.argv = argv, .timeout_ms = PULL_LIMIT_MS, .out_limit = 8192};
 
 	j->pulled = true;
@@ -375,7 +384,8 @@ void images_get(struct images *im, const char *ref, const char *policy, image_do
 	if (r) {
 		give(&w, r, NULL, NULL);
 	} else if (streq(policy, "Never") && !digest) {
-		give(&w, NULL, "ErrImageNeverPull", "the image is not on this node and its pull policy is Never");
+		give(&w, NULL, "ErrImageNeverPull",
+		     "the image is not on this node and its pull policy is Never");
 	} else if (b && clock_ms() < b->until_ms) {
 		give(&w, NULL, "ImagePullBackOff", b->text);
 	} else {
@@ -395,7 +405,7 @@ void images_cancel(struct images *im, void *ctx)
 	const char *key;
 	struct job *j;
 
-	strmap_foreach(im->jobs, key, j) {
+	strmap_foreach (im->jobs, key, j) {
 		for (struct waiter **p = &j->waiters; *p;) {
 			struct waiter *w = *p;
 

@@ -7,14 +7,14 @@
 struct images;
 
 struct images_options {
-	const char *dir;	  /* cache: DIR/HEX/{rootfs,config.json} and DIR/refs/ */
-	const char *store;	  /* folder of OCI layouts, STORE/NAME with tag TAG; NULL = none */
-	char *const *insecure;	  /* HOST:PORT of registries without TLS; may be NULL */
+	const char *dir;       /* cache: DIR/HEX/{rootfs,config.json} and DIR/refs/ */
+	const char *store;     /* folder of OCI layouts, STORE/NAME with tag TAG; NULL = none */
+	char *const *insecure; /* HOST:PORT of registries without TLS; may be NULL */
 };
 
 struct image {
-	const char *rootfs; /* absolute */
-	const char *id;	    /* "NAME@sha256:..." */
+	const char *rootfs;   /* absolute */
+	const char *id;	      /* "NAME@sha256:..." */
 	const json_t *config; /* `config` of the image's configuration (Env, Cmd, ...); NULL = none */
 };
 

@@ -35,9 +35,9 @@ static json_t *body_new(struct lease *l, bool whole)
 	_cleanup_json_ json_t *view = peers_view_new(a->peers);
 	_cleanup_free_ char *text = js_text(view);
 	char when[CLOCK_TEXT_MAX];
-	json_t *o = json_pack("{s:{s:{s:s}},s:{s:s,s:i,s:s}}", "metadata", "annotations", "kuayu.io/peers", text, "spec",
-			      "holderIdentity", a->s.name, "leaseDurationSeconds", LEASE_DURATION_S, "renewTime",
-			      clock_text(when, clock_wall_us(), 6));
+	json_t *o = json_pack("{s:{s:{s:s}},s:{s:s,s:i,s:s}}", "metadata", "annotations", "kuayu.io/peers",
+			      text, "spec", "holderIdentity", a->s.name, "leaseDurationSeconds",
+			      LEASE_DURATION_S, "renewTime", clock_text(when, clock_wall_us(), 6));
 
 	if (whole) {
 		json_object_set_new(o, "apiVersion", json_string("coordination.k8s.io/v1"));
@@ -87,8 +87,8 @@ static void on_answer(void *ctx, int status, json_t *body)
 
 static void make_namespace(struct lease *l)
 {
-	_cleanup_json_ json_t *ns = json_pack("{s:s,s:s,s:{s:s}}", "apiVersion", "v1", "kind", "Namespace", "metadata",
-					      "name", LEASE_NS);
+	_cleanup_json_ json_t *ns = json_pack("{s:s,s:s,s:{s:s}}", "apiVersion", "v1", "kind", "Namespace",
+					      "metadata", "name", LEASE_NS);
 
 	kube_create(l->a->kube, model_kind_by_plural("", "v1", "namespaces"), NULL, ns, NULL, NULL);
 }
@@ -111,7 +111,8 @@ static void on_due(void *ctx)
 		make_namespace(l);
 		kube_create(l->a->kube, leases_kind(), LEASE_NS, body, on_answer, r);
 	} else {
-		kube_patch(l->a->kube, leases_kind(), LEASE_NS, l->a->s.name, NULL, KUBE_PATCH_MERGE, body, on_answer, r);
+		kube_patch(l->a->kube, leases_kind(), LEASE_NS, l->a->s.name, NULL, KUBE_PATCH_MERGE, body,
+			   on_answer, r);
 	}
 }
 

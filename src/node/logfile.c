@@ -167,7 +167,8 @@ static size_t tail_start(const char *data, size_t len, int64_t lines)
 	return 0;
 }
 
-int log_read(const char *path, const struct log_options *o, struct buf *out, ino_t *ret_inode, off_t *ret_offset)
+int log_read(const char *path, const struct log_options *o, struct buf *out, ino_t *ret_inode,
+	     off_t *ret_offset)
 {
 	_cleanup_buf_ struct buf all = {0};
 	size_t skip;

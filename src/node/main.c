@@ -15,7 +15,8 @@
 
 static const struct setting table[] = {
 	KUBE_SETTINGS(struct node_settings, kube),
-	{"name", SETTING_STRING, offsetof(struct node_settings, name), NULL, 0, 0, "NAME", "name of this node"},
+	{"name", SETTING_STRING, offsetof(struct node_settings, name), NULL, 0, 0, "NAME",
+	 "name of this node"},
 	{"zone", SETTING_STRING, offsetof(struct node_settings, zone), NULL, 0, 0, "ZONE",
 	 "domain it lies in (topology.kubernetes.io/zone)"},
 	{"address", SETTING_STRING, offsetof(struct node_settings, address), NULL, 0, 0, "IP",
@@ -24,8 +25,8 @@ static const struct setting table[] = {
 	 "pods, images, logs"},
 	{"image-store", SETTING_STRING, offsetof(struct node_settings, image_store), NULL, 0, 0, "DIR",
 	 "OCI layouts DIR/NAME that are used before any registry"},
-	{"insecure-registry", SETTING_STRINGS, offsetof(struct node_settings, insecure_registries), NULL, 0, 0,
-	 "HOST:PORT,...", "registries without TLS"},
+	{"insecure-registry", SETTING_STRINGS, offsetof(struct node_settings, insecure_registries), NULL, 0,
+	 0, "HOST:PORT,...", "registries without TLS"},
 	{"tls-cert", SETTING_STRING, offsetof(struct node_settings, tls_cert), NULL, 0, 0, "FILE",
 	 "certificate of the HTTPS server"},
 	{"tls-key", SETTING_STRING, offsetof(struct node_settings, tls_key), NULL, 0, 0, "FILE", "its key"},
@@ -33,25 +34,28 @@ static const struct setting table[] = {
 	 "CA of the clients that may read logs and metrics"},
 	{"listen", SETTING_STRING, offsetof(struct node_settings, listen), "0.0.0.0:10250", 0, 0, "IP:PORT",
 	 "HTTPS: logs, stats, metrics"},
-	{"service-cidr", SETTING_STRING, offsetof(struct node_settings, service_cidr), "10.96.0.0/16", 0, 0, "CIDR",
-	 "service addresses"},
+	{"service-cidr", SETTING_STRING, offsetof(struct node_settings, service_cidr), "10.96.0.0/16", 0, 0,
+	 "CIDR", "service addresses"},
 	{"pod-cidr", SETTING_STRING, offsetof(struct node_settings, pod_cidr), NULL, 0, 0, "CIDR",
 	 "pod network of this node, for clusters whose controller gives none"},
-	{"cgroup-parent", SETTING_STRING, offsetof(struct node_settings, cgroup_parent), "/kuayu", 0, 0, "PATH",
-	 "control group that holds the pods"},
-	{"bridge", SETTING_STRING, offsetof(struct node_settings, bridge), "kuayu0", 0, 0, "NAME", "bridge of the pods"},
+	{"cgroup-parent", SETTING_STRING, offsetof(struct node_settings, cgroup_parent), "/kuayu", 0, 0,
+	 "PATH", "control group that holds the pods"},
+	{"bridge", SETTING_STRING, offsetof(struct node_settings, bridge), "kuayu0", 0, 0, "NAME",
+	 "bridge of the pods"},
 	{"label", SETTING_STRINGS, offsetof(struct node_settings, labels), NULL, 0, 0, "KEY=VALUE,...",
 	 "further labels of the node"},
 	{"sandboxes", SETTING_INT, offsetof(struct node_settings, pool), "4", 1, 32, "COUNT",
 	 "sandboxes kept ready for the next pods"},
-	{"mtu", SETTING_INT, offsetof(struct node_settings, mtu), "1500", 576, 65535, "BYTES", "of the pod network"},
-	{"heartbeat-port", SETTING_INT, offsetof(struct node_settings, heartbeat_port), "10256", 1, 65535, "PORT",
-	 "UDP, heartbeats between nodes"},
-	{"max-pods", SETTING_INT, offsetof(struct node_settings, pods_max), "110", 1, 1000, "COUNT", "pods at most"},
+	{"mtu", SETTING_INT, offsetof(struct node_settings, mtu), "1500", 576, 65535, "BYTES",
+	 "of the pod network"},
+	{"heartbeat-port", SETTING_INT, offsetof(struct node_settings, heartbeat_port), "10256", 1, 65535,
+	 "PORT", "UDP, heartbeats between nodes"},
+	{"max-pods", SETTING_INT, offsetof(struct node_settings, pods_max), "110", 1, 1000, "COUNT",
+	 "pods at most"},
 	{"cpu", SETTING_INT, offsetof(struct node_settings, cpu_milli), "0", 0, 10000000, "MILLICORES",
 	 "capacity to report; 0 = the machine's"},
-	{"memory", SETTING_INT, offsetof(struct node_settings, memory_bytes), "0", 0, (int64_t)1 << 50, "BYTES",
-	 "capacity to report; 0 = the machine's"},
+	{"memory", SETTING_INT, offsetof(struct node_settings, memory_bytes), "0", 0, (int64_t)1 << 50,
+	 "BYTES", "capacity to report; 0 = the machine's"},
 };
 
 static int check_settings(struct node_settings *s, struct err *e)
@@ -64,7 +68,8 @@ static int check_settings(struct node_settings *s, struct err *e)
 	if (!s->address)
 		return err_set(e, -EINVAL, "--address is missing");
 	if (s->data[0] != '/' || strpbrk(s->data, ":,\\ "))
-		return err_set(e, -EINVAL, "--data must be an absolute path without blanks, ':', ',' and '\\'");
+		return err_set(e, -EINVAL,
+			       "--data must be an absolute path without blanks, ':', ',' and '\\'");
 	if (s->cgroup_parent[0] != '/' || !s->cgroup_parent[1] || strstr(s->cgroup_parent, "..") ||
 	    str_ends(s->cgroup_parent, "/"))
 		return err_set(e, -EINVAL, "--cgroup-parent must be a path such as /kuayu");
@@ -85,8 +90,8 @@ static int make_folders(struct agent *a, struct err *e)
 	a->events_dir = xasprintf("%s/run/events", a->s.data);
 	a->crun_root = xasprintf("%s/run/crun", a->s.data);
 	a->fence_path = xasprintf("%s/run/fence", a->s.data);
-	if (dir_make(a->pods_dir, 0711, e) < 0 || dir_make(a->logs_dir, 0711, e) < 0 || dir_make(a->events_dir, 0700, e) < 0 ||
-	    dir_make(a->crun_root, 0700, e) < 0)
+	if (dir_make(a->pods_dir, 0711, e) < 0 || dir_make(a->logs_dir, 0711, e) < 0 ||
+	    dir_make(a->events_dir, 0700, e) < 0 || dir_make(a->crun_root, 0700, e) < 0)
 		return -EIO;
 	a->fence = fence_map(a->fence_path, true, e);
 	return a->fence ? 0 : -EIO;
@@ -148,7 +153,7 @@ static void on_config(void *ctx, json_t *old, json_t *obj)
 	const char *uid, *ns = js_str_or(obj ? obj : old, "metadata.namespace", "");
 	struct pod *p;
 
-	strmap_foreach(a->pods, uid, p) {
+	strmap_foreach (a->pods, uid, p) {
 		struct err e = {0};
 
 		if (!streq(p->ns, ns) || !p->volumes_ready || pod_is_stopping(p))
@@ -244,7 +249,8 @@ static int start(struct agent *a, struct err *e)
 	struct images_options io = {.store = a->s.image_store, .insecure = a->s.insecure_registries};
 	struct sandboxes_options so = {.bridge = a->s.bridge, .ready = (int)a->s.pool, .mtu = (int)a->s.mtu};
 	struct http_client_options ho = {.insecure = true, .connections_max = 64};
-	_cleanup_free_ char *images = xasprintf("%s/images", a->s.data), *sandboxes = xasprintf("%s/sandboxes", a->s.data);
+	_cleanup_free_ char *images = xasprintf("%s/images", a->s.data),
+			    *sandboxes = xasprintf("%s/sandboxes", a->s.data);
 
 	io.dir = images;
 	so.dir = sandboxes;
@@ -252,7 +258,8 @@ static int start(struct agent *a, struct err *e)
 		return err_set(e, -EIO, "the machine's memory is not known");
 	a->images = images_new(a->loop, &io, e);
 	a->http = http_client_new(a->loop, &ho, e);
-	if (!a->images || !a->http || kube_new(a->loop, &a->s.kube, "kuayu-node/" KUAYU_VERSION, &a->kube, e) < 0)
+	if (!a->images || !a->http ||
+	    kube_new(a->loop, &a->s.kube, "kuayu-node/" KUAYU_VERSION, &a->kube, e) < 0)
 		return -EIO;
 	a->sandboxes = sandboxes_new(a->loop, &so);
 	a->fenced = true; /* until the first renewal */
@@ -276,8 +283,8 @@ static int start(struct agent *a, struct err *e)
 static int run(int argc, char **argv, struct err *e)
 {
 	struct agent *a = xcalloc(1, sizeof(*a));
-	int r = settings_parse("node", "Node agent: runs the pods that are bound to this node.", table, ARRAY_SIZE(table), argc,
-			       argv, &a->s, NULL, e);
+	int r = settings_parse("node", "Node agent: runs the pods that are bound to this node.", table,
+			       ARRAY_SIZE(table), argc, argv, &a->s, NULL, e);
 
 	if (r != 0)
 		return r;

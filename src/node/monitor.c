@@ -29,10 +29,10 @@
 #include "node/fence.h"
 #include "node/logfile.h"
 
-#define CGROUP2_MAGIC	0x63677270
-#define REAPED_MAX	64   /* statuses kept while crun still runs */
-#define PIPE_LINGER_MS	500  /* after the first process ended, if something keeps its pipes open */
-#define CREATE_LIMIT_MS 30000
+#define CGROUP2_MAGIC	 0x63677270
+#define REAPED_MAX	 64  /* statuses kept while crun still runs */
+#define PIPE_LINGER_MS	 500 /* after the first process ended, if something keeps its pipes open */
+#define CREATE_LIMIT_MS	 30000
 #define MONITOR_TEXT_MAX 4096
 #define MONITOR_FILE_MAX ((size_t)64 << 10)
 
@@ -86,7 +86,8 @@ bool proc_alive(int pid, uint64_t start)
 
 static void write_file(struct monitor *m, const char *name, const char *text)
 {
-	_cleanup_free_ char *tmp = xasprintf("%s/.%s", m->dir, name), *path = xasprintf("%s/%s", m->dir, name);
+	_cleanup_free_ char *tmp = xasprintf("%s/.%s", m->dir, name),
+			    *path = xasprintf("%s/%s", m->dir, name);
 	_cleanup_close_ int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	if (fd < 0 || write(fd, text, strlen(text)) < 0 || rename(tmp, path) < 0)
@@ -133,8 +134,8 @@ static int enter_mount_namespace(struct monitor *m, struct err *e)
 	if (statfs(unified, &fs) == 0 && fs.f_type == CGROUP2_MAGIC &&
 	    mount("tmpfs", unified, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k") < 0)
 		return err_errno(e, -errno, "hiding %s", unified);
-	opts = xasprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", js_str_or(m->cfg, "lower", ""), m->dir,
-			 m->dir);
+	opts = xasprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", js_str_or(m->cfg, "lower", ""),
+			 m->dir, m->dir);
 	if (mount("overlay", rootfs, "overlay", 0, opts) < 0)
 		return err_errno(e, -errno, "overlay of the container's root (%s)", opts);
 	return 0;
@@ -143,11 +144,20 @@ static int enter_mount_namespace(struct monitor *m, struct err *e)
 _Noreturn static void exec_crun(struct monitor *m, const int out[2])
 {
 	_cleanup_free_ char *log = xasprintf("%s/crun.log", m->dir), *pid = xasprintf("%s/crun.pid", m->dir);
-	const char *argv[] = {"crun",	   "--root",	 js_str_or(m->cfg, "crun_root", ""),
-			      "--cgroup-manager=cgroupfs", "--log", log,
-			      "run",	   "--detach",	 "--pid-file",
-			      pid,	   "--bundle",	 m->dir,
-			      js_str_or(m->cfg, "id", ""), NULL};
+	const char *argv[] = {"crun",
+			      "--root",
+			      js_str_or(m->cfg, "crun_root", ""),
+			      "--cgroup-manager=cgroupfs",
+			      "--log",
+			      log,
+			      "run",
+			      "--detach",
+			      "--pid-file",
+			      pid,
+			      "--bundle",
+			      m->dir,
+			      js_str_or(m->cfg, "id", ""),
+			      NULL};
 	int null = open("/dev/null", O_RDONLY);
 	sigset_t none;
 
@@ -272,7 +282,8 @@ static int poll_timeout(struct monitor *m)
 static int run_loop(struct monitor *m)
 {
 	for (;;) {
-		struct pollfd fds[3] = {{m->signal_fd, POLLIN, 0}, {m->pipes[0], POLLIN, 0}, {m->pipes[1], POLLIN, 0}};
+		struct pollfd fds[3] = {
+			{m->signal_fd, POLLIN, 0}, {m->pipes[0], POLLIN, 0}, {m->pipes[1], POLLIN, 0}};
 		int timeout = poll_timeout(m);
 
 		if (poll(fds, 3, timeout) < 0 && errno != EINTR)
@@ -288,15 +299,17 @@ static int run_loop(struct monitor *m)
 		}
 		if (!m->crun_done && clock_ms() - m->begun_ms > CREATE_LIMIT_MS)
 			kill(m->crun, SIGKILL);
-		if (m->init_done && ((m->pipes[0] < 0 && m->pipes[1] < 0) || clock_ms() - m->ended_ms > PIPE_LINGER_MS))
+		if (m->init_done &&
+		    ((m->pipes[0] < 0 && m->pipes[1] < 0) || clock_ms() - m->ended_ms > PIPE_LINGER_MS))
 			return 0;
 	}
 }
 
 static void crun_delete(struct monitor *m)
 {
-	const char *argv[] = {"crun",	"--root",  js_str_or(m->cfg, "crun_root", ""), "--cgroup-manager=cgroupfs",
-			      "delete", "--force", js_str_or(m->cfg, "id", ""),	       NULL};
+	const char *argv[] = {
+		"crun",	  "--root",  js_str_or(m->cfg, "crun_root", ""), "--cgroup-manager=cgroupfs",
+		"delete", "--force", js_str_or(m->cfg, "id", ""),	 NULL};
 	const char *cgroup = js_str_or(m->cfg, "cgroup", "/kuayu-none");
 	_cleanup_free_ char *pod = xstrdup(cgroup);
 	pid_t pid = fork();
@@ -324,11 +337,12 @@ static void report_exit(struct monitor *m)
 {
 	int sig = WIFSIGNALED(m->init_status) ? WTERMSIG(m->init_status) : 0;
 	int code = sig ? 128 + sig : WEXITSTATUS(m->init_status);
-	bool oom = cgroup_oom_kills(js_str_or(m->cfg, "cgroup", "/kuayu-none")) > 0 && (sig == SIGKILL || code == 137);
+	bool oom = cgroup_oom_kills(js_str_or(m->cfg, "cgroup", "/kuayu-none")) > 0 &&
+		   (sig == SIGKILL || code == 137);
 
 	write_json(m, "exit",
-		   json_pack("{s:i,s:i,s:b,s:b,s:I}", "code", code, "signal", sig, "oom", oom, "fenced", m->fenced,
-			     "finished_us", (json_int_t)clock_wall_us()));
+		   json_pack("{s:i,s:i,s:b,s:b,s:I}", "code", code, "signal", sig, "oom", oom, "fenced",
+			     m->fenced, "finished_us", (json_int_t)clock_wall_us()));
 	notify(m, "exit");
 }
 

@@ -37,7 +37,8 @@ static void read_os(struct node_object *n)
 	size_t len;
 
 	snprintf(n->os_image, sizeof(n->os_image), "Linux");
-	if (file_read("/etc/os-release", 65536, &text, &len, NULL) == 0 && (p = strstr(text, "PRETTY_NAME=\""))) {
+	if (file_read("/etc/os-release", 65536, &text, &len, NULL) == 0 &&
+	    (p = strstr(text, "PRETTY_NAME=\""))) {
 		p += strlen("PRETTY_NAME=\"");
 		end = strchr(p, '"');
 		if (end)
@@ -62,7 +63,8 @@ static int64_t memory_available_percent(void)
 	size_t len;
 	int64_t total = memory_total();
 
-	if (file_read("/proc/meminfo", 65536, &text, &len, NULL) < 0 || !(p = strstr(text, "MemAvailable:")) || !total)
+	if (file_read("/proc/meminfo", 65536, &text, &len, NULL) < 0 ||
+	    !(p = strstr(text, "MemAvailable:")) || !total)
 		return 100;
 	return strtoll(p + strlen("MemAvailable:"), NULL, 10) * 1024 * 100 / total;
 }
@@ -84,9 +86,10 @@ static json_t *labels_new(struct agent *a)
 	json_t *l = json_pack("{s:s,s:s}", "kubernetes.io/hostname", a->s.name, "kubernetes.io/os", "linux");
 
 	if (uname(&u) == 0)
-		json_object_set_new(l, "kubernetes.io/arch", json_string(streq(u.machine, "x86_64")	 ? "amd64"
-									 : streq(u.machine, "aarch64") ? "arm64"
-												       : u.machine));
+		json_object_set_new(l, "kubernetes.io/arch",
+				    json_string(streq(u.machine, "x86_64")    ? "amd64"
+						: streq(u.machine, "aarch64") ? "arm64"
+									      : u.machine));
 	if (a->s.zone && *a->s.zone)
 		json_object_set_new(l, "topology.kubernetes.io/zone", json_string(a->s.zone));
 	for (size_t i = 0; a->s.labels && a->s.labels[i]; i++) {
@@ -101,8 +104,8 @@ static json_t *labels_new(struct agent *a)
 
 static json_t *object_new(struct agent *a)
 {
-	json_t *o = json_pack("{s:s,s:s,s:{s:s,s:o},s:{}}", "apiVersion", "v1", "kind", "Node", "metadata", "name", a->s.name,
-			      "labels", labels_new(a), "spec");
+	json_t *o = json_pack("{s:s,s:s,s:{s:s,s:o},s:{}}", "apiVersion", "v1", "kind", "Node", "metadata",
+			      "name", a->s.name, "labels", labels_new(a), "spec");
 
 	if (a->s.pod_cidr && *a->s.pod_cidr) {
 		(void)js_set_new(o, "spec.podCIDR", json_string(a->s.pod_cidr));
@@ -118,10 +121,12 @@ static json_t *resources_new(struct agent *a, int64_t memory)
 	_cleanup_free_ char *mem = xasprintf("%lldKi", (long long)memory / 1024), *disk = NULL, *pods = NULL;
 	struct statvfs vfs;
 
-	disk = statvfs(a->s.data, &vfs) == 0 ? xasprintf("%lldKi", (long long)(vfs.f_blocks * (vfs.f_frsize / 1024)))
-					     : xstrdup("0");
+	disk = statvfs(a->s.data, &vfs) == 0
+		       ? xasprintf("%lldKi", (long long)(vfs.f_blocks * (vfs.f_frsize / 1024)))
+		       : xstrdup("0");
 	pods = xasprintf("%lld", (long long)a->s.pods_max);
-	return json_pack("{s:s,s:s,s:s,s:s}", "cpu", cpu, "memory", mem, "ephemeral-storage", disk, "pods", pods);
+	return json_pack("{s:s,s:s,s:s,s:s}", "cpu", cpu, "memory", mem, "ephemeral-storage", disk, "pods",
+			 pods);
 }
 
 static json_t *info_new(struct node_object *n)
@@ -133,34 +138,40 @@ static json_t *info_new(struct node_object *n)
 	(void)uname(&u);
 	if (file_read("/proc/sys/kernel/random/boot_id", 64, &boot, &len, NULL) == 0)
 		boot[strcspn(boot, "\n")] = 0;
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "machineID", n->machine_id, "systemUUID", n->machine_id,
-			 "bootID", boot ? boot : "", "kernelVersion", u.release, "osImage", n->os_image,
-			 "containerRuntimeVersion", "crun://1.8", "kubeletVersion", "v1.32.0-kuayu-" KUAYU_VERSION,
-			 "kubeProxyVersion", "", "operatingSystem", "linux", "architecture",
-			 streq(u.machine, "x86_64") ? "amd64" : streq(u.machine, "aarch64") ? "arm64" : u.machine);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "machineID", n->machine_id,
+			 "systemUUID", n->machine_id, "bootID", boot ? boot : "", "kernelVersion", u.release,
+			 "osImage", n->os_image, "containerRuntimeVersion", "crun://1.8", "kubeletVersion",
+			 "v1.32.0-kuayu-" KUAYU_VERSION, "kubeProxyVersion", "", "operatingSystem", "linux",
+			 "architecture",
+			 streq(u.machine, "x86_64")    ? "amd64"
+			 : streq(u.machine, "aarch64") ? "arm64"
+						       : u.machine);
 }
 
-static void add_condition(json_t *list, const json_t *old, const char *type, bool is, const char *reason, const char *message)
+static void add_condition(json_t *list, const json_t *old, const char *type, bool is, const char *reason,
+			  const char *message)
 {
 	char now[CLOCK_TEXT_MAX];
 	const char *since = NULL;
 	json_t *c;
 	size_t i;
 
-	json_array_foreach((json_t *)old, i, c)
+	json_array_foreach ((json_t *)old, i, c)
 		if (streq(js_str(c, "type"), type) && streq(js_str(c, "status"), is ? "True" : "False"))
 			since = js_str(c, "lastTransitionTime");
 	clock_text(now, clock_wall_us(), 0);
-	json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "type", type, "status", is ? "True" : "False",
-					      "reason", reason, "message", message, "lastHeartbeatTime", now,
-					      "lastTransitionTime", since ? since : now));
+	json_array_append_new(list,
+			      json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "type", type, "status",
+					is ? "True" : "False", "reason", reason, "message", message,
+					"lastHeartbeatTime", now, "lastTransitionTime", since ? since : now));
 }
 
 static json_t *conditions_new(struct node_object *n, const json_t *node)
 {
 	struct agent *a = n->a;
 	const json_t *old = js_get(node, "status.conditions");
-	bool network = sandboxes_started(a->sandboxes), disk = false, memory = memory_available_percent() < MEMORY_LOW_PERCENT;
+	bool network = sandboxes_started(a->sandboxes), disk = false,
+	     memory = memory_available_percent() < MEMORY_LOW_PERCENT;
 	struct statvfs vfs;
 	json_t *list = json_array();
 
@@ -181,12 +192,12 @@ static json_t *status_new(struct node_object *n, const json_t *node)
 	struct agent *a = n->a;
 	const char *colon = strrchr(a->s.listen, ':');
 
-	return json_pack("{s:[{s:s,s:s},{s:s,s:s}],s:o,s:o,s:o,s:o,s:{s:{s:i}}}", "addresses", "type", "InternalIP", "address",
-			 a->s.address, "type", "Hostname", "address", a->s.name, "capacity",
-			 resources_new(a, a->memory_bytes), "allocatable",
-			 resources_new(a, MAX(a->memory_bytes - RESERVED_MEMORY, a->memory_bytes / 2)), "conditions",
-			 conditions_new(n, node), "nodeInfo", info_new(n), "daemonEndpoints", "kubeletEndpoint", "Port",
-			 colon ? atoi(colon + 1) : 10250);
+	return json_pack("{s:[{s:s,s:s},{s:s,s:s}],s:o,s:o,s:o,s:o,s:{s:{s:i}}}", "addresses", "type",
+			 "InternalIP", "address", a->s.address, "type", "Hostname", "address", a->s.name,
+			 "capacity", resources_new(a, a->memory_bytes), "allocatable",
+			 resources_new(a, MAX(a->memory_bytes - RESERVED_MEMORY, a->memory_bytes / 2)),
+			 "conditions", conditions_new(n, node), "nodeInfo", info_new(n), "daemonEndpoints",
+			 "kubeletEndpoint", "Port", colon ? atoi(colon + 1) : 10250);
 }
 
 /* ---- writing ---- */
@@ -239,11 +250,14 @@ static void on_created(void *ctx, int status, json_t *body)
 		n->created = true;
 		node_object_seen(n->a, body);
 		write_status(n);
-	} else if (status == 409) { /* there already: labels of this configuration win over older ones of the same name */
+	} else if (
+		status ==
+		409) { /* there already: labels of this configuration win over older ones of the same name */
 		_cleanup_json_ json_t *patch = json_pack("{s:{s:o}}", "metadata", "labels", labels_new(n->a));
 
 		n->writing = true;
-		kube_patch(n->a->kube, nodes_kind(), NULL, n->a->s.name, NULL, KUBE_PATCH_MERGE, patch, on_labelled, n);
+		kube_patch(n->a->kube, nodes_kind(), NULL, n->a->s.name, NULL, KUBE_PATCH_MERGE, patch,
+			   on_labelled, n);
 	} else {
 		log_warn("registering the node: API answered %d %s", status, js_str_or(body, "message", ""));
 		timer_start(n->timer, RETRY_MS, 0);

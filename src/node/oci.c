@@ -14,25 +14,30 @@
 #define CPU_PERIOD_US 100000
 
 static const char *const default_caps[] = {
-	"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FSETID",		  "CAP_FOWNER",	    "CAP_MKNOD",  "CAP_NET_RAW", "CAP_SETGID",
-	"CAP_SETUID", "CAP_SETFCAP",	  "CAP_SETPCAP",	  "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
-	"CAP_AUDIT_WRITE"};
+	"CAP_CHOWN",   "CAP_DAC_OVERRIDE", "CAP_FSETID",	   "CAP_FOWNER",
+	"CAP_MKNOD",   "CAP_NET_RAW",	   "CAP_SETGID",	   "CAP_SETUID",
+	"CAP_SETFCAP", "CAP_SETPCAP",	   "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
+	"CAP_KILL",    "CAP_AUDIT_WRITE"};
 
-static const char *const all_caps[] = {
-	"CAP_CHOWN",	      "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",		 "CAP_FSETID",
-	"CAP_KILL",	      "CAP_SETGID",	  "CAP_SETUID",		 "CAP_SETPCAP",		 "CAP_LINUX_IMMUTABLE",
-	"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",	 "CAP_NET_RAW",		 "CAP_IPC_LOCK",
-	"CAP_IPC_OWNER",      "CAP_SYS_MODULE",	  "CAP_SYS_RAWIO",	 "CAP_SYS_CHROOT",	 "CAP_SYS_PTRACE",
-	"CAP_SYS_PACCT",      "CAP_SYS_ADMIN",	  "CAP_SYS_BOOT",	 "CAP_SYS_NICE",	 "CAP_SYS_TIME",
-	"CAP_SYS_TTY_CONFIG", "CAP_MKNOD",	  "CAP_LEASE",		 "CAP_AUDIT_WRITE",	 "CAP_AUDIT_CONTROL",
-	"CAP_SETFCAP",	      "CAP_SYSLOG",	  "CAP_BLOCK_SUSPEND",	 "CAP_AUDIT_READ"};
+static const char *const all_caps[] = {"CAP_CHOWN",	      "CAP_DAC_OVERRIDE",     "CAP_DAC_READ_SEARCH",
+				       "CAP_FOWNER",	      "CAP_FSETID",	      "CAP_KILL",
+				       "CAP_SETGID",	      "CAP_SETUID",	      "CAP_SETPCAP",
+				       "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
+				       "CAP_NET_ADMIN",	      "CAP_NET_RAW",	      "CAP_IPC_LOCK",
+				       "CAP_IPC_OWNER",	      "CAP_SYS_MODULE",	      "CAP_SYS_RAWIO",
+				       "CAP_SYS_CHROOT",      "CAP_SYS_PTRACE",	      "CAP_SYS_PACCT",
+				       "CAP_SYS_ADMIN",	      "CAP_SYS_BOOT",	      "CAP_SYS_NICE",
+				       "CAP_SYS_TIME",	      "CAP_SYS_TTY_CONFIG",   "CAP_MKNOD",
+				       "CAP_LEASE",	      "CAP_AUDIT_WRITE",      "CAP_AUDIT_CONTROL",
+				       "CAP_SETFCAP",	      "CAP_SYSLOG",	      "CAP_BLOCK_SUSPEND",
+				       "CAP_AUDIT_READ"};
 
 static bool array_has(const json_t *a, const char *s)
 {
 	json_t *v;
 	size_t i;
 
-	json_array_foreach((json_t *)a, i, v)
+	json_array_foreach ((json_t *)a, i, v)
 		if (streq(json_string_value(v), s))
 			return true;
 	return false;
@@ -47,7 +52,8 @@ static const char *cap_name(const char *name, char out[64])
 
 static bool dropped(const json_t *drop, const char *cap)
 {
-	return array_has(drop, "ALL") || array_has(drop, "all") || array_has(drop, cap) || array_has(drop, cap + 4);
+	return array_has(drop, "ALL") || array_has(drop, "all") || array_has(drop, cap) ||
+	       array_has(drop, cap + 4);
 }
 
 static json_t *capabilities_new(const json_t *container, bool privileged)
@@ -64,7 +70,7 @@ static json_t *capabilities_new(const json_t *container, bool privileged)
 	for (i = 0; i < n; i++)
 		if (privileged || !dropped(drop, base[i]))
 			json_array_append_new(list, json_string(base[i]));
-	json_array_foreach((json_t *)add, i, v) {
+	json_array_foreach ((json_t *)add, i, v) {
 		const char *cap = cap_name(json_string_value(v) ? json_string_value(v) : "", name);
 
 		for (size_t k = 0; k < ARRAY_SIZE(all_caps); k++)
@@ -117,7 +123,8 @@ static int user_from_image(const struct oci_input *in, int64_t *uid, int64_t *gi
 
 static int user_new(const struct oci_input *in, json_t **ret, struct err *e)
 {
-	const json_t *psc = js_get(in->pod, "spec.securityContext"), *csc = js_get(in->container, "securityContext");
+	const json_t *psc = js_get(in->pod, "spec.securityContext"),
+		     *csc = js_get(in->container, "securityContext");
 	int64_t uid = 0, gid = -1, want;
 	json_t *groups = json_array(), *g;
 	size_t i;
@@ -141,7 +148,7 @@ static int user_new(const struct oci_input *in, json_t **ret, struct err *e)
 		if (!own || str_i64(own, &gid) < 0 || gid < 0)
 			gid = 0;
 	}
-	json_array_foreach(js_get(psc, "supplementalGroups"), i, g)
+	json_array_foreach (js_get(psc, "supplementalGroups"), i, g)
 		json_array_append(groups, g);
 	if (js_int(psc, "fsGroup", -1) >= 0)
 		json_array_append_new(groups, json_integer(js_int(psc, "fsGroup", 0)));
@@ -149,7 +156,8 @@ static int user_new(const struct oci_input *in, json_t **ret, struct err *e)
 		json_decref(groups);
 		return err_set(e, -EINVAL, "container has runAsNonRoot and image will run as root");
 	}
-	*ret = json_pack("{s:I,s:I,s:o}", "uid", (json_int_t)uid, "gid", (json_int_t)gid, "additionalGids", groups);
+	*ret = json_pack("{s:I,s:I,s:o}", "uid", (json_int_t)uid, "gid", (json_int_t)gid, "additionalGids",
+			 groups);
 	return 0;
 }
 
@@ -160,7 +168,7 @@ static void append_all(json_t *out, const json_t *list, const json_t *vars)
 	json_t *v;
 	size_t i;
 
-	json_array_foreach((json_t *)list, i, v) {
+	json_array_foreach ((json_t *)list, i, v) {
 		const char *text = json_string_value(v) ? json_string_value(v) : "";
 		_cleanup_free_ char *t = vars ? env_expand(text, vars) : xstrdup(text);
 
@@ -170,7 +178,8 @@ static void append_all(json_t *out, const json_t *list, const json_t *vars)
 
 static json_t *args_new(const struct oci_input *in)
 {
-	const json_t *command = json_object_get(in->container, "command"), *args = json_object_get(in->container, "args");
+	const json_t *command = json_object_get(in->container, "command"),
+		     *args = json_object_get(in->container, "args");
 	json_t *out = json_array();
 
 	if (json_array_size(command) > 0)
@@ -191,9 +200,10 @@ static json_t *env_array_new(const struct oci_input *in)
 	const char *k;
 	size_t i;
 
-	json_object_set_new(all, "PATH", json_string("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+	json_object_set_new(all, "PATH",
+			    json_string("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
 	json_object_set_new(all, "HOSTNAME", json_string(in->hostname));
-	json_array_foreach(json_object_get(in->image, "Env"), i, v) {
+	json_array_foreach (json_object_get(in->image, "Env"), i, v) {
 		const char *text = json_string_value(v), *eq = text ? strchr(text, '=') : NULL;
 		_cleanup_free_ char *name = eq ? xstrndup(text, (size_t)(eq - text)) : NULL;
 
@@ -203,7 +213,7 @@ static json_t *env_array_new(const struct oci_input *in)
 	json_object_update(all, (json_t *)in->env);
 	if (!json_object_get(all, "HOME"))
 		json_object_set_new(all, "HOME", json_string("/root"));
-	json_object_foreach(all, k, v) {
+	json_object_foreach (all, k, v) {
 		_cleanup_free_ char *line = xasprintf("%s=%s", k, json_string_value(v));
 
 		json_array_append_new(out, json_string(line));
@@ -226,33 +236,37 @@ static int process_new(const struct oci_input *in, bool privileged, json_t **ret
 	int r;
 
 	if (json_array_size(args) == 0)
-		return err_set(e, -EINVAL, "no command specified: neither the container nor its image names one");
+		return err_set(e, -EINVAL,
+			       "no command specified: neither the container nor its image names one");
 	r = user_new(in, &user, e);
 	if (r < 0)
 		return r;
 	*ret = json_pack("{s:b,s:O,s:O,s:o,s:o,s:o,s:b}", "terminal", 0, "user", user, "args", args, "env",
 			 env_array_new(in), "cwd", cwd_new(in), "capabilities",
 			 capabilities_new(in->container, privileged), "noNewPrivileges",
-			 !privileged && !js_bool(in->container, "securityContext.allowPrivilegeEscalation", true));
+			 !privileged &&
+				 !js_bool(in->container, "securityContext.allowPrivilegeEscalation", true));
 	return 0;
 }
 
 /* ---- mounts ---- */
 
-static void add_mount(json_t *list, const char *target, const char *type, const char *source, const char *options)
+static void add_mount(json_t *list, const char *target, const char *type, const char *source,
+		      const char *options)
 {
 	_cleanup_strv_ char **o = strv_split(options, ',', false);
 	json_t *opts = json_array();
 
 	for (size_t i = 0; o && o[i]; i++)
 		json_array_append_new(opts, json_string(o[i]));
-	json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:o}", "destination", target, "type", type, "source", source,
-					      "options", opts));
+	json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:o}", "destination", target, "type", type,
+					      "source", source, "options", opts));
 }
 
 static int by_depth(const void *a, const void *b)
 {
-	return strcmp((*(const struct oci_mount *const *)a)->target, (*(const struct oci_mount *const *)b)->target);
+	return strcmp((*(const struct oci_mount *const *)a)->target,
+		      (*(const struct oci_mount *const *)b)->target);
 }
 
 static json_t *mounts_new(const struct oci_input *in, bool privileged)
@@ -267,10 +281,11 @@ static json_t *mounts_new(const struct oci_input *in, bool privileged)
 	add_mount(list, "/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k");
 	/* sysfs shows the devices of the network namespace it is mounted in; a pod on the node's network gets the node's own. */
 	if (in->ns_net)
-		add_mount(list, "/sys", "sysfs", "sysfs", privileged ? "nosuid,noexec,nodev" : "nosuid,noexec,nodev,ro");
+		add_mount(list, "/sys", "sysfs", "sysfs",
+			  privileged ? "nosuid,noexec,nodev" : "nosuid,noexec,nodev,ro");
 	else
-		add_mount(list, "/sys", "bind", "/sys", privileged ? "rbind,nosuid,noexec,nodev"
-								   : "rbind,nosuid,noexec,nodev,ro");
+		add_mount(list, "/sys", "bind", "/sys",
+			  privileged ? "rbind,nosuid,noexec,nodev" : "rbind,nosuid,noexec,nodev,ro");
 	for (size_t i = 0; i < in->n_mounts; i++)
 		sorted[i] = &in->mounts[i];
 	qsort(sorted, in->n_mounts, sizeof(*sorted), by_depth);
@@ -303,7 +318,8 @@ static json_t *resources_new(const struct oci_input *in, bool privileged)
 		cpu = cpu_max;
 	json_object_set_new(cpu_json, "shares", json_integer(CLAMP(cpu * 1024 / 1000, 2, 262144)));
 	if (cpu_max > 0) {
-		json_object_set_new(cpu_json, "quota", json_integer(MAX(cpu_max * CPU_PERIOD_US / 1000, 1000)));
+		json_object_set_new(cpu_json, "quota",
+				    json_integer(MAX(cpu_max * CPU_PERIOD_US / 1000, 1000)));
 		json_object_set_new(cpu_json, "period", json_integer(CPU_PERIOD_US));
 	}
 	json_object_set_new(r, "cpu", cpu_json);
@@ -341,29 +357,32 @@ static json_t *namespaces_new(const struct oci_input *in)
 
 static json_t *linux_new(const struct oci_input *in, bool privileged)
 {
-	json_t *l = json_pack("{s:s,s:o,s:o}", "cgroupsPath", in->cgroup, "resources", resources_new(in, privileged),
-			      "namespaces", namespaces_new(in));
+	json_t *l = json_pack("{s:s,s:o,s:o}", "cgroupsPath", in->cgroup, "resources",
+			      resources_new(in, privileged), "namespaces", namespaces_new(in));
 
 	if (privileged)
 		return l;
 	json_object_set_new(l, "maskedPaths",
-			    json_pack("[s,s,s,s,s,s,s]", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list",
-				      "/proc/sched_debug", "/proc/scsi", "/sys/firmware"));
+			    json_pack("[s,s,s,s,s,s,s]", "/proc/acpi", "/proc/kcore", "/proc/keys",
+				      "/proc/timer_list", "/proc/sched_debug", "/proc/scsi",
+				      "/sys/firmware"));
 	json_object_set_new(l, "readonlyPaths",
-			    json_pack("[s,s,s,s,s]", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"));
+			    json_pack("[s,s,s,s,s]", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+				      "/proc/sysrq-trigger"));
 	return l;
 }
 
 int oci_config_new(const struct oci_input *in, json_t **ret, struct err *e)
 {
 	bool privileged = js_bool(in->container, "securityContext.privileged", false);
-	json_t *process;
+	json_t *process = NULL;
 	int r = process_new(in, privileged, &process, e);
 
 	if (r < 0)
 		return r;
-	*ret = json_pack("{s:s,s:o,s:{s:s,s:b},s:o,s:o}", "ociVersion", "1.0.0", "process", process, "root", "path",
-			 in->rootfs, "readonly", js_bool(in->container, "securityContext.readOnlyRootFilesystem", false),
-			 "mounts", mounts_new(in, privileged), "linux", linux_new(in, privileged));
+	*ret = json_pack("{s:s,s:o,s:{s:s,s:b},s:o,s:o}", "ociVersion", "1.0.0", "process", process, "root",
+			 "path", in->rootfs, "readonly",
+			 js_bool(in->container, "securityContext.readOnlyRootFilesystem", false), "mounts",
+			 mounts_new(in, privileged), "linux", linux_new(in, privileged));
 	return *ret ? 0 : err_set(e, -EINVAL, "the container has a text that is not UTF-8");
 }

@@ -11,9 +11,9 @@ struct oci_mount {
 
 struct oci_input {
 	const json_t *pod, *container;
-	const json_t *image;	    /* image configuration, `config` member of the image's blob; may be NULL */
-	const json_t *env;	    /* from env_resolve() */
-	const char *rootfs;	    /* absolute, where the monitor mounts the overlay */
+	const json_t *image; /* image configuration, `config` member of the image's blob; may be NULL */
+	const json_t *env;   /* from env_resolve() */
+	const char *rootfs;  /* absolute, where the monitor mounts the overlay */
 	const char *passwd, *group; /* texts of the image's /etc/passwd and /etc/group; NULL = none */
 	const struct oci_mount *mounts;
 	size_t n_mounts;

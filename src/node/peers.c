@@ -32,7 +32,7 @@ static const char *internal_ip(const json_t *node)
 	json_t *x;
 	size_t i;
 
-	json_array_foreach(js_get(node, "status.addresses"), i, x)
+	json_array_foreach (js_get(node, "status.addresses"), i, x)
 		if (streq(js_str(x, "type"), "InternalIP"))
 			return js_str(x, "address");
 	return NULL;
@@ -58,7 +58,8 @@ static void on_alloc(uv_handle_t *h, size_t size, uv_buf_t *b)
 	*b = uv_buf_init(p->chunk, sizeof(p->chunk) - 1);
 }
 
-static void on_datagram(uv_udp_t *u, ssize_t n, const uv_buf_t *b, const struct sockaddr *from, unsigned flags)
+static void on_datagram(uv_udp_t *u, ssize_t n, const uv_buf_t *b, const struct sockaddr *from,
+			unsigned flags)
 {
 	struct peers *p = u->data;
 	char address[INET_ADDRSTRLEN];
@@ -82,7 +83,6 @@ static void on_datagram(uv_udp_t *u, ssize_t n, const uv_buf_t *b, const struct 
 	}
 }
 
-
 static void ping(struct peers *p, const struct peer *x)
 {
 	struct sockaddr_in to;
@@ -102,7 +102,8 @@ static void on_due(void *ctx)
 
 	if (!p->a->nodes)
 		return;
-	kube_cache_foreach(p->a->nodes, node) {
+	kube_cache_foreach(p->a->nodes, node)
+	{
 		const char *name = js_str_or(node, "metadata.name", ""), *ip = internal_ip(node);
 		struct peer *x;
 
@@ -115,7 +116,8 @@ static void on_due(void *ctx)
 		ping(p, x);
 		if (x->heard_ms && !x->silent && now - x->heard_ms > PEER_SILENT_MS) {
 			x->silent = true;
-			log_warn("peer %s is silent for %llu ms", x->name, (unsigned long long)(now - x->heard_ms));
+			log_warn("peer %s is silent for %llu ms", x->name,
+				 (unsigned long long)(now - x->heard_ms));
 			lease_renew(p->a);
 		}
 	}
@@ -128,7 +130,7 @@ json_t *peers_view_new(const struct peers *p)
 	const char *name;
 	struct peer *x;
 
-	strmap_foreach(p->by_name, name, x) {
+	strmap_foreach (p->by_name, name, x) {
 		if (p->a->nodes && kube_cache_synced(p->a->nodes) && !kube_cache_get(p->a->nodes, NULL, name))
 			continue;
 		if (x->heard_ms)
@@ -154,7 +156,8 @@ struct peers *peers_new(struct agent *a, struct err *e)
 	if (r == 0)
 		r = uv_udp_recv_start(&p->udp, on_alloc, on_datagram);
 	if (r < 0) {
-		err_set(e, r, "heartbeats on %s:%d: %s", a->s.address, (int)a->s.heartbeat_port, uv_strerror(r));
+		err_set(e, r, "heartbeats on %s:%d: %s", a->s.address, (int)a->s.heartbeat_port,
+			uv_strerror(r));
 		return NULL;
 	}
 	p->timer = timer_new(a->loop, on_due, p);

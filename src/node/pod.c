@@ -38,7 +38,6 @@ bool pod_is_stopping(const struct pod *p)
 	return p->deleting || p->vanished;
 }
 
-
 static void on_timer(void *ctx)
 {
 	pod_sync(ctx);
@@ -51,9 +50,9 @@ static void make_containers(struct pod *p)
 
 	p->n_init = json_array_size(inits);
 	p->c = xcalloc(p->n_init + json_array_size(apps) + 1, sizeof(*p->c));
-	json_array_foreach(inits, i, c)
+	json_array_foreach (inits, i, c)
 		p->c[p->n++] = container_new(p, js_str_or(c, "name", "x"), true);
-	json_array_foreach(apps, i, c)
+	json_array_foreach (apps, i, c)
 		p->c[p->n++] = container_new(p, js_str_or(c, "name", "x"), false);
 }
 
@@ -173,7 +172,8 @@ static void set_hostname(const char *ns_uts, const char *name)
 	if (pid == 0) {
 		int fd = open(ns_uts, O_RDONLY | O_CLOEXEC);
 
-		_exit(fd >= 0 && setns(fd, CLONE_NEWUTS) == 0 && sethostname(name, strlen(name)) == 0 ? 0 : 1);
+		_exit(fd >= 0 && setns(fd, CLONE_NEWUTS) == 0 && sethostname(name, strlen(name)) == 0 ? 0
+												      : 1);
 	}
 	if (pid > 0)
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -182,8 +182,10 @@ static void set_hostname(const char *ns_uts, const char *name)
 
 static void write_pod_files(struct pod *p)
 {
-	_cleanup_free_ char *hostname = xasprintf("%s/etc-hostname", p->dir), *resolv = xasprintf("%s/etc-resolv.conf", p->dir);
-	_cleanup_free_ char *name = xasprintf("%s\n", js_str_or(p->obj, "spec.hostname", p->name)), *host = NULL;
+	_cleanup_free_ char *hostname = xasprintf("%s/etc-hostname", p->dir),
+			    *resolv = xasprintf("%s/etc-resolv.conf", p->dir);
+	_cleanup_free_ char *name = xasprintf("%s\n", js_str_or(p->obj, "spec.hostname", p->name)),
+			    *host = NULL;
 	size_t len;
 
 	if (!p->host_network)
@@ -230,7 +232,8 @@ static bool pod_set_up(struct pod *p)
 	}
 	if (!p->host_network && !p->sandbox) {
 		if (!sandboxes_started(p->a->sandboxes)) {
-			set_setup(p, "FailedCreatePodSandBox", "the node has no pod network yet (spec.podCIDR of its Node)");
+			set_setup(p, "FailedCreatePodSandBox",
+				  "the node has no pod network yet (spec.podCIDR of its Node)");
 			return false;
 		}
 		if (!p->sandbox_asked) {
@@ -413,7 +416,8 @@ static void on_patched(void *ctx, int status, json_t *body)
 			p->patch_at_ms = 0;
 		} else {
 			p->failures++;
-			p->patch_at_ms = clock_ms() + MIN((uint64_t)PATCH_RETRY_MS * (uint64_t)p->failures, 5000);
+			p->patch_at_ms =
+				clock_ms() + MIN((uint64_t)PATCH_RETRY_MS * (uint64_t)p->failures, 5000);
 			log_warn("status of %s/%s: API answered %d", p->ns, p->name, status);
 		}
 		pod_sync(p);
@@ -452,7 +456,8 @@ static void push_status(struct pod *p)
 	pt->uid = xstrdup(p->uid);
 	pt->status = json_incref(now);
 	p->patching = true;
-	kube_patch(p->a->kube, pods_kind(), p->ns, p->name, "status", KUBE_PATCH_MERGE, patch, on_patched, pt);
+	kube_patch(p->a->kube, pods_kind(), p->ns, p->name, "status", KUBE_PATCH_MERGE, patch, on_patched,
+		   pt);
 }
 
 static void on_deleted(void *ctx, int status, json_t *body)
@@ -624,7 +629,7 @@ struct pod *pod_find(struct agent *a, const char *ns, const char *name)
 	const char *key;
 	struct pod *p;
 
-	strmap_foreach(a->pods, key, p)
+	strmap_foreach (a->pods, key, p)
 		if (streq(p->name, name) && streq(p->ns, ns))
 			return p;
 	return NULL;
@@ -636,7 +641,7 @@ void pods_kick(struct agent *a)
 	const char *key;
 	struct pod *p;
 
-	strmap_foreach(a->pods, key, p)
+	strmap_foreach (a->pods, key, p)
 		uids = strv_add(uids, key);
 	for (size_t i = 0; uids && uids[i]; i++) {
 		p = strmap_get(a->pods, uids[i]);
@@ -695,7 +700,7 @@ void pods_reconcile(struct agent *a)
 	const char *uid;
 	struct pod *p;
 
-	strmap_foreach(a->pods, uid, p)
+	strmap_foreach (a->pods, uid, p)
 		if (!p->seen)
 			gone = strv_add(gone, uid);
 	for (size_t i = 0; gone && gone[i]; i++)

@@ -40,8 +40,9 @@ static void fail_container(struct container *c, enum probe_kind kind)
 {
 	int64_t grace = js_int(c->pod->obj, "spec.terminationGracePeriodSeconds", 30);
 
-	kube_event(c->pod->a->kube, c->pod->obj, "Normal", "Killing", "Container %s failed %s probe, will be restarted",
-		   c->name, kind == PROBE_STARTUP ? "startup" : "liveness");
+	kube_event(c->pod->a->kube, c->pod->obj, "Normal", "Killing",
+		   "Container %s failed %s probe, will be restarted", c->name,
+		   kind == PROBE_STARTUP ? "startup" : "liveness");
 	container_stop(c, grace * 1000);
 }
 
@@ -78,7 +79,8 @@ static void result(struct probe *p, bool ok, const char *text)
 	}
 	p->good = 0;
 	if (p->bad++ == 0 || p->bad == p->failure_min)
-		kube_event(c->pod->a->kube, c->pod->obj, "Warning", "Unhealthy", "%s probe failed: %s", names[p->kind], text);
+		kube_event(c->pod->a->kube, c->pod->obj, "Warning", "Unhealthy", "%s probe failed: %s",
+			   names[p->kind], text);
 	if (p->bad < p->failure_min)
 		return;
 	if (p->kind == PROBE_READINESS) {
@@ -134,7 +136,7 @@ static int64_t port_of(const struct container *c, const json_t *port)
 
 	if (json_is_integer(port))
 		return json_integer_value(port);
-	json_array_foreach(js_get(container_spec(c), "ports"), i, item)
+	json_array_foreach (js_get(container_spec(c), "ports"), i, item)
 		if (json_is_string(port) && streq(js_str(item, "name"), json_string_value(port)))
 			return js_int(item, "containerPort", 0);
 	return 0;
@@ -144,9 +146,9 @@ static void http_check(struct probe *p, struct check *k, const json_t *get)
 {
 	const char *host = js_str_or(get, "host", p->c->pod->ip ? p->c->pod->ip : "127.0.0.1");
 	const char *scheme = js_str_or(get, "scheme", "HTTP"), *path = js_str_or(get, "path", "/");
-	_cleanup_free_ char *url = xasprintf("%s://%s:%lld%s%s", streq(scheme, "HTTPS") ? "https" : "http", host,
-					     (long long)port_of(p->c, json_object_get(get, "port")), *path == '/' ? "" : "/",
-					     path);
+	_cleanup_free_ char *url = xasprintf("%s://%s:%lld%s%s", streq(scheme, "HTTPS") ? "https" : "http",
+					     host, (long long)port_of(p->c, json_object_get(get, "port")),
+					     *path == '/' ? "" : "/", path);
 	_cleanup_strv_ char **headers = strv_add(NULL, "User-Agent: kuayu-probe/1");
 	struct http_call_options o = {.method = "GET",
 				      .url = url,
@@ -159,8 +161,9 @@ static void http_check(struct probe *p, struct check *k, const json_t *get)
 	json_t *h;
 	size_t i;
 
-	json_array_foreach(json_object_get(get, "httpHeaders"), i, h) {
-		_cleanup_free_ char *line = xasprintf("%s: %s", js_str_or(h, "name", "X"), js_str_or(h, "value", ""));
+	json_array_foreach (json_object_get(get, "httpHeaders"), i, h) {
+		_cleanup_free_ char *line =
+			xasprintf("%s: %s", js_str_or(h, "name", "X"), js_str_or(h, "value", ""));
 
 		headers = strv_add(headers, line);
 	}
@@ -247,7 +250,8 @@ static void on_due(void *ctx)
 	k->p = p;
 	p->check = k;
 	if ((how = json_object_get(p->spec, "exec"))) {
-		if (container_exec(p->c, json_object_get(how, "command"), (uint64_t)p->timeout_ms, on_exec, k, NULL) < 0)
+		if (container_exec(p->c, json_object_get(how, "command"), (uint64_t)p->timeout_ms, on_exec, k,
+				   NULL) < 0)
 			check_end(k, false, "the command cannot be run");
 	} else if ((how = json_object_get(p->spec, "httpGet"))) {
 		http_check(p, k, how);
@@ -255,8 +259,8 @@ static void on_due(void *ctx)
 		tcp_check(p, k, how);
 	} else if ((how = json_object_get(p->spec, "grpc"))) {
 		k->grpc = grpc_probe_new(p->c->pod->a->loop, p->c->pod->ip ? p->c->pod->ip : "127.0.0.1",
-					 (int)port_of(p->c, json_object_get(how, "port")), js_str_or(how, "service", ""),
-					 p->timeout_ms, on_grpc, k);
+					 (int)port_of(p->c, json_object_get(how, "port")),
+					 js_str_or(how, "service", ""), p->timeout_ms, on_grpc, k);
 	} else {
 		check_end(k, true, "");
 	}

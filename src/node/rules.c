@@ -33,8 +33,8 @@ static bool cidr_ok(const char *s)
 	_cleanup_free_ char *net = s ? xstrndup(s, strcspn(s, "/")) : NULL;
 	int64_t bits;
 
-	return net && ipv4_ok(net) && s[strlen(net)] == '/' && str_i64(s + strlen(net) + 1, &bits) == 0 && bits >= 0 &&
-	       bits <= 32;
+	return net && ipv4_ok(net) && s[strlen(net)] == '/' && str_i64(s + strlen(net) + 1, &bits) == 0 &&
+	       bits >= 0 && bits <= 32;
 }
 
 static const char *protocol_of(const json_t *port)
@@ -51,7 +51,7 @@ static int64_t slice_port(const json_t *slice, const json_t *port)
 	json_t *p;
 	size_t i;
 
-	json_array_foreach(js_get(slice, "ports"), i, p)
+	json_array_foreach (js_get(slice, "ports"), i, p)
 		if (streq(js_str_or(p, "name", ""), name) &&
 		    streq(js_str_or(p, "protocol", "TCP"), js_str_or(port, "protocol", "TCP")))
 			return js_int(p, "port", 0);
@@ -78,21 +78,24 @@ static enum closeness how_close(const struct rules_input *in, const json_t *ep)
 	return ANYWHERE;
 }
 
-static void collect(const struct rules_input *in, const json_t *slice, int64_t port, bool ending, json_t *lists[3])
+static void collect(const struct rules_input *in, const json_t *slice, int64_t port, bool ending,
+		    json_t *lists[3])
 {
 	json_t *ep, *addr;
 	size_t i, k;
 
-	json_array_foreach(js_get(slice, "endpoints"), i, ep) {
+	json_array_foreach (js_get(slice, "endpoints"), i, ep) {
 		bool ready = js_bool(ep, "conditions.ready", true);
-		bool serving = js_bool(ep, "conditions.serving", ready) && js_bool(ep, "conditions.terminating", false);
+		bool serving = js_bool(ep, "conditions.serving", ready) &&
+			       js_bool(ep, "conditions.terminating", false);
 
 		if (ending ? !serving : !ready)
 			continue;
-		json_array_foreach(json_object_get(ep, "addresses"), k, addr)
+		json_array_foreach (json_object_get(ep, "addresses"), k, addr)
 			if (ipv4_ok(json_string_value(addr)) && json_array_size(lists[0]) < ENDPOINTS_MAX)
 				for (int c = 0; c <= (int)how_close(in, ep); c++)
-					json_array_append_new(lists[c], json_pack("[O,I]", addr, (json_int_t)port));
+					json_array_append_new(lists[c],
+							      json_pack("[O,I]", addr, (json_int_t)port));
 	}
 }
 
@@ -103,13 +106,13 @@ json_t *rules_endpoints_new(const struct rules_input *in, const json_t *service,
 	size_t i;
 
 	for (int ending = 0; ending < 2 && json_array_size(lists[0]) == 0; ending++)
-		json_array_foreach(in->slices, i, slice) {
+		json_array_foreach (in->slices, i, slice) {
 			int64_t target = belongs(slice, service) ? slice_port(slice, port) : 0;
 
 			if (port_ok(target))
 				collect(in, slice, target, ending, lists);
 		}
-	ret = close && json_array_size(lists[SAME_NODE]) ? lists[SAME_NODE]
+	ret = close && json_array_size(lists[SAME_NODE])   ? lists[SAME_NODE]
 	      : close && json_array_size(lists[SAME_ZONE]) ? lists[SAME_ZONE]
 							   : lists[ANYWHERE];
 	json_incref(ret);
@@ -137,9 +140,9 @@ static void add_chain(struct texts *t, const json_t *service, const char *proto,
 	json_t *ep;
 	size_t i;
 
-	(void)buf_addf(&t->chains, "\tchain s%u {\n\t\tmeta l4proto %s dnat ip to %s mod %zu map { ", t->n, proto,
-		       sticky ? "jhash ip saddr" : "numgen random", json_array_size(eps));
-	json_array_foreach((json_t *)eps, i, ep) {
+	(void)buf_addf(&t->chains, "\tchain s%u {\n\t\tmeta l4proto %s dnat ip to %s mod %zu map { ", t->n,
+		       proto, sticky ? "jhash ip saddr" : "numgen random", json_array_size(eps));
+	json_array_foreach ((json_t *)eps, i, ep) {
 		const char *ip = json_string_value(json_array_get(ep, 0));
 
 		(void)buf_addf(&t->chains, "%s%zu : %s . %lld", i ? ", " : "", i, ip,
@@ -173,7 +176,7 @@ static void add_service(const struct rules_input *in, const json_t *service, str
 
 	if (!ipv4_ok(ip) || streq(js_str(service, "spec.type"), "ExternalName"))
 		return;
-	json_array_foreach(js_get(service, "spec.ports"), i, port) {
+	json_array_foreach (js_get(service, "spec.ports"), i, port) {
 		const char *proto = protocol_of(port);
 		int64_t number = js_int(port, "port", 0), node_port = js_int(port, "nodePort", 0);
 		_cleanup_json_ json_t *eps = NULL;
@@ -184,10 +187,11 @@ static void add_service(const struct rules_input *in, const json_t *service, str
 		eps = rules_endpoints_new(in, service, port);
 		none = json_array_size(eps) == 0;
 		add_address(t, ip, proto, number, none);
-		json_array_foreach(js_get(service, "spec.externalIPs"), k, ext)
+		json_array_foreach (js_get(service, "spec.externalIPs"), k, ext)
 			add_address(t, json_string_value(ext), proto, number, none);
 		if (port_ok(node_port) && !none) {
-			_cleanup_free_ char *key = xasprintf("%s . %lld : goto s%u", proto, (long long)node_port, t->n);
+			_cleanup_free_ char *key =
+				xasprintf("%s . %lld : goto s%u", proto, (long long)node_port, t->n);
 
 			add_element(&t->nodeports, key);
 		}
@@ -217,7 +221,8 @@ static void put_masquerade(const struct rules_input *in, struct buf *out)
 			add_element(&nets, in->cluster_cidrs[i]);
 	if (cidr_ok(in->pod_cidr)) {
 		add_element(&nets, in->pod_cidr);
-		(void)buf_addf(out, "\t\tip saddr %s ip daddr != { %s } masquerade\n", in->pod_cidr, nets.data);
+		(void)buf_addf(out, "\t\tip saddr %s ip daddr != { %s } masquerade\n", in->pod_cidr,
+			       nets.data);
 	}
 	(void)buf_adds(out, "\t}\n");
 }
@@ -229,7 +234,7 @@ int rules_text(const struct rules_input *in, struct buf *out)
 	size_t i;
 	int r;
 
-	json_array_foreach(in->services, i, service)
+	json_array_foreach (in->services, i, service)
 		add_service(in, service, &t);
 	(void)buf_adds(out, "table ip kuayu\ndelete table ip kuayu\ntable ip kuayu {\n");
 	put_set(out, "map services", "ipv4_addr . inet_proto . inet_service : verdict", &t.services);
@@ -238,15 +243,19 @@ int rules_text(const struct rules_input *in, struct buf *out)
 	put_set(out, "set hairpin", "ipv4_addr . ipv4_addr", &t.hairpin);
 	if (t.chains.len)
 		(void)buf_add(out, t.chains.data, t.chains.len);
-	(void)buf_adds(out, "\tchain dispatch {\n\t\tip daddr . meta l4proto . th dport vmap @services\n"
-			    "\t\tfib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @nodeports\n\t}\n"
-			    "\tchain prerouting {\n\t\ttype nat hook prerouting priority -100;\n"
-			    "\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
-			    "\tchain output {\n\t\ttype nat hook output priority -100;\n"
-			    "\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
-			    "\tchain refuse {\n\t\tmeta l4proto { tcp, udp, sctp } ip daddr . meta l4proto . th dport @refused reject\n\t}\n"
-			    "\tchain forward_filter {\n\t\ttype filter hook forward priority 0;\n\t\tjump refuse\n\t}\n"
-			    "\tchain output_filter {\n\t\ttype filter hook output priority 0;\n\t\tjump refuse\n\t}\n");
+	(void)buf_adds(
+		out,
+		"\tchain dispatch {\n\t\tip daddr . meta l4proto . th dport vmap @services\n"
+		"\t\tfib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap "
+		"@nodeports\n\t}\n"
+		"\tchain prerouting {\n\t\ttype nat hook prerouting priority -100;\n"
+		"\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
+		"\tchain output {\n\t\ttype nat hook output priority -100;\n"
+		"\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
+		"\tchain refuse {\n\t\tmeta l4proto { tcp, udp, sctp } ip daddr . meta l4proto . th dport "
+		"@refused reject\n\t}\n"
+		"\tchain forward_filter {\n\t\ttype filter hook forward priority 0;\n\t\tjump refuse\n\t}\n"
+		"\tchain output_filter {\n\t\ttype filter hook output priority 0;\n\t\tjump refuse\n\t}\n");
 	put_masquerade(in, out);
 	r = buf_adds(out, "}\n");
 	strmap_free(t.seen, NULL);

@@ -7,8 +7,8 @@
 struct rules_input {
 	json_t *services, *slices; /* arrays of objects */
 	const char *node, *zone;
-	const char *pod_cidr;	       /* of this node; NULL = none yet */
-	char *const *cluster_cidrs;    /* pod networks of all nodes */
+	const char *pod_cidr;	    /* of this node; NULL = none yet */
+	char *const *cluster_cidrs; /* pod networks of all nodes */
 	const char *node_address;
 };
 

@@ -248,10 +248,12 @@ int sandboxes_start(struct sandboxes *s, const char *cidr, struct err *e)
 	if (r < 0)
 		return err_set(e, r, "\"%s\" is no pod network", cidr);
 	gw = address_text(s->net + 1);
-	batch = xasprintf("link add %s type bridge\naddr replace %s/%d dev %s\nlink set %s up mtu %d\n", s->bridge, gw,
-			  s->bits, s->bridge, s->bridge, s->mtu);
+	batch = xasprintf("link add %s type bridge\naddr replace %s/%d dev %s\nlink set %s up mtu %d\n",
+			  s->bridge, gw, s->bits, s->bridge, s->bridge, s->mtu);
 	o.input = batch;
-	(void)proc_run_wait(&o, NULL, &text); /* "File exists" on a restart is fine; what counts is that the bridge is there */
+	(void)proc_run_wait(
+		&o, NULL,
+		&text); /* "File exists" on a restart is fine; what counts is that the bridge is there */
 	redirects = xasprintf("/proc/sys/net/ipv4/conf/%s/send_redirects", s->bridge);
 	if (access(redirects, F_OK) < 0)
 		return err_set(e, -EIO, "cannot make the bridge %s: %.200s", s->bridge, text ? text : "");
@@ -388,10 +390,11 @@ static void on_unshared(void *ctx, const struct proc_result *res)
 		making_end(m, *res->err_text ? res->err_text : "making the namespaces failed");
 		return;
 	}
-	m->batch = xasprintf("link add ky%08x mtu %d type veth peer name eth0 mtu %d address 0a:58:%02x:%02x:%02x:%02x netns %s\n"
+	m->batch = xasprintf("link add ky%08x mtu %d type veth peer name eth0 mtu %d address "
+			     "0a:58:%02x:%02x:%02x:%02x netns %s\n"
 			     "link set ky%08x master %s up\n",
-			     ip, s->mtu, s->mtu, ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255, m->sb->ns_net, ip,
-			     s->bridge);
+			     ip, s->mtu, s->mtu, ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255,
+			     m->sb->ns_net, ip, s->bridge);
 	o.input = m->batch;
 	proc_run(s->loop, &o, on_outside, m);
 }
@@ -409,8 +412,8 @@ static int touch(const char *path)
 static void make(struct sandboxes *s, uint32_t offset)
 {
 	struct making *m = xcalloc(1, sizeof(*m));
-	_cleanup_free_ char *ip = address_text(s->net + offset), *name = NULL, *dir = NULL, *net = NULL, *uts = NULL,
-			    *ipc = NULL;
+	_cleanup_free_ char *ip = address_text(s->net + offset), *name = NULL, *dir = NULL, *net = NULL,
+			    *uts = NULL, *ipc = NULL;
 	const char *argv[6] = {"unshare"};
 	struct proc_options o = {.argv = argv, .timeout_ms = 5000};
 	struct proc_result bad = {.status = -EIO, .err_text = "cannot make its files"};

@@ -89,8 +89,9 @@ static void on_follow(void *ctx)
 	}
 }
 
-static void follow(struct agent *a, struct http_req *r, const struct container *c, const struct log_options *o,
-		   const char *path, ino_t inode, off_t offset, const struct buf *first)
+static void follow(struct agent *a, struct http_req *r, const struct container *c,
+		   const struct log_options *o, const char *path, ino_t inode, off_t offset,
+		   const struct buf *first)
 {
 	struct follower *f;
 
@@ -153,7 +154,8 @@ static void serve_logs(struct agent *a, struct http_req *r)
 	}
 	if (c->attempt - previous < 0) {
 		http_reply_text(r, previous ? 400 : 404,
-				previous ? "previous terminated container not found\n" : "container is waiting to start\n");
+				previous ? "previous terminated container not found\n"
+					 : "container is waiting to start\n");
 		return;
 	}
 	path = xasprintf("%s/%s/%d.log", c->pod->log_dir, c->name, c->attempt - previous);
@@ -167,12 +169,12 @@ static void serve_logs(struct agent *a, struct http_req *r)
 
 static void serve_pods(struct agent *a, struct http_req *r)
 {
-	_cleanup_json_ json_t *list = json_pack("{s:s,s:s,s:{},s:[]}", "kind", "PodList", "apiVersion", "v1", "metadata",
-						"items");
+	_cleanup_json_ json_t *list =
+		json_pack("{s:s,s:s,s:{},s:[]}", "kind", "PodList", "apiVersion", "v1", "metadata", "items");
 	const char *uid;
 	struct pod *p;
 
-	strmap_foreach(a->pods, uid, p) {
+	strmap_foreach (a->pods, uid, p) {
 		json_t *o = json_copy(p->obj);
 
 		json_object_set_new(o, "status", pod_status_new(p, clock_wall_us()));
@@ -225,7 +227,8 @@ int node_server_start(struct agent *a, struct err *e)
 	if (!colon || str_i64(colon + 1, &port) < 0 || port < 0 || port > 65535)
 		return err_set(e, -EINVAL, "--listen \"%s\" is no IP:PORT", a->s.listen);
 	if (!a->s.client_ca)
-		return err_set(e, -EINVAL, "--client-ca is needed with --tls-cert: logs are not for everybody");
+		return err_set(e, -EINVAL,
+			       "--client-ca is needed with --tls-cert: logs are not for everybody");
 	o.port = (int)port;
 	a->server = http_server_new(a->loop, &o, e);
 	return a->server ? 0 : -EIO;

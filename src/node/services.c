@@ -31,7 +31,7 @@ static const char *internal_ip(const json_t *node)
 	json_t *x;
 	size_t i;
 
-	json_array_foreach(js_get(node, "status.addresses"), i, x)
+	json_array_foreach (js_get(node, "status.addresses"), i, x)
 		if (streq(js_str(x, "type"), "InternalIP"))
 			return js_str(x, "address");
 	return NULL;
@@ -68,8 +68,10 @@ static void set_routes(struct services *s)
 	json_t *node;
 
 	if (cidr_text_ok(a->s.service_cidr))
-		(void)buf_addf(&b, "route replace %s dev %s src %s\n", a->s.service_cidr, a->s.bridge, a->s.address);
-	kube_cache_foreach(a->nodes, node) {
+		(void)buf_addf(&b, "route replace %s dev %s src %s\n", a->s.service_cidr, a->s.bridge,
+			       a->s.address);
+	kube_cache_foreach(a->nodes, node)
+	{
 		const char *ip = internal_ip(node), *cidr = js_str(node, "spec.podCIDR");
 
 		if (!ip || inet_pton(AF_INET, ip, &addr) != 1 || !cidr_text_ok(cidr) ||
@@ -91,8 +93,7 @@ static json_t *array_of(struct kube_cache *c)
 {
 	json_t *list = json_array(), *o;
 
-	kube_cache_foreach(c, o)
-		json_array_append(list, o);
+	kube_cache_foreach(c, o) json_array_append(list, o);
 	return list;
 }
 
@@ -111,7 +112,6 @@ static void apply(uv_work_t *w)
 		s->why = xstrndup(why ? why : "", MIN(strlen(why ? why : ""), 400));
 	}
 }
-
 
 static void applied(uv_work_t *w, int status)
 {
@@ -137,7 +137,7 @@ static void hosts_of_all(struct agent *a)
 	const char *uid;
 	struct pod *p;
 
-	strmap_foreach(a->pods, uid, p)
+	strmap_foreach (a->pods, uid, p)
 		if (p->volumes_ready && !p->torn_down)
 			hosts_write(p);
 }
@@ -157,15 +157,15 @@ static void start_apply(void *ctx)
 		return;
 	}
 	s->again = false;
-	if (!kube_cache_synced(a->service_cache) || !kube_cache_synced(a->slices) || !kube_cache_synced(a->nodes))
+	if (!kube_cache_synced(a->service_cache) || !kube_cache_synced(a->slices) ||
+	    !kube_cache_synced(a->nodes))
 		return; /* what is in force stays until the whole picture is known */
 	own = kube_cache_get(a->nodes, NULL, a->s.name);
 	in.services = services = array_of(a->service_cache);
 	in.slices = slices = array_of(a->slices);
 	in.pod_cidr = js_str(own, "spec.podCIDR");
-	kube_cache_foreach(a->nodes, node)
-		if (js_str(node, "spec.podCIDR"))
-			cidrs = strv_add(cidrs, js_str(node, "spec.podCIDR"));
+	kube_cache_foreach(a->nodes, node) if (js_str(node, "spec.podCIDR")) cidrs =
+		strv_add(cidrs, js_str(node, "spec.podCIDR"));
 	in.cluster_cidrs = cidrs;
 	if (sandboxes_started(a->sandboxes))
 		set_routes(s);

@@ -29,7 +29,8 @@ const char *pod_phase(const struct pod *p)
 	size_t ended = 0, failed = 0, begun = 0;
 
 	for (size_t i = 0; i < p->n_init; i++)
-		if (p->c[i]->state == CONTAINER_EXITED && p->c[i]->exit_code != 0 && !pod_restarts(p, p->c[i]))
+		if (p->c[i]->state == CONTAINER_EXITED && p->c[i]->exit_code != 0 &&
+		    !pod_restarts(p, p->c[i]))
 			return p->deleting && p->c[i]->attempt < 0 ? "Pending" : "Failed";
 	for (size_t i = p->n_init; i < p->n; i++) {
 		const struct container *c = p->c[i];
@@ -80,7 +81,7 @@ const char *pod_qos_class(const json_t *pod)
 		json_t *c;
 		size_t i;
 
-		json_array_foreach(js_get(pod, lists[l]), i, c) {
+		json_array_foreach (js_get(pod, lists[l]), i, c) {
 			bool cpu = same_for(c, "cpu", &any), memory = same_for(c, "memory", &any);
 
 			guaranteed = guaranteed && cpu && memory;
@@ -121,9 +122,10 @@ static json_t *state_new(const struct pod *p, const struct container *c)
 static json_t *container_status_new(const struct pod *p, const struct container *c)
 {
 	json_t *s = json_pack("{s:s,s:s,s:s,s:b,s:I,s:o}", "name", c->name, "image",
-			      c->image_ref ? c->image_ref : js_str_or(container_spec(c), "image", ""), "imageID",
-			      c->image_id ? c->image_id : "", "ready",
-			      c->init ? c->state == CONTAINER_EXITED && c->exit_code == 0 : c->ready && c->state == CONTAINER_RUNNING,
+			      c->image_ref ? c->image_ref : js_str_or(container_spec(c), "image", ""),
+			      "imageID", c->image_id ? c->image_id : "", "ready",
+			      c->init ? c->state == CONTAINER_EXITED && c->exit_code == 0
+				      : c->ready && c->state == CONTAINER_RUNNING,
 			      "restartCount", (json_int_t)c->restarts, "state", state_new(p, c));
 
 	json_object_set_new(s, "started", json_boolean(c->state == CONTAINER_RUNNING && c->started));
@@ -133,7 +135,8 @@ static json_t *container_status_new(const struct pod *p, const struct container 
 		json_object_set_new(s, "containerID", json_string(id));
 	}
 	if (c->state == CONTAINER_EXITED && pod_restarts(p, c))
-		json_object_set_new(s, "lastState", json_pack("{s:o}", "terminated", container_terminated_new(c)));
+		json_object_set_new(s, "lastState",
+				    json_pack("{s:o}", "terminated", container_terminated_new(c)));
 	else if (c->last_state)
 		json_object_set(s, "lastState", c->last_state);
 	else
@@ -148,7 +151,7 @@ static const json_t *old_condition(const json_t *conditions, const char *type)
 	json_t *c;
 	size_t i;
 
-	json_array_foreach((json_t *)conditions, i, c)
+	json_array_foreach ((json_t *)conditions, i, c)
 		if (streq(js_str(c, "type"), type))
 			return c;
 	return NULL;
@@ -197,7 +200,9 @@ static json_t *conditions_new(const struct pod *p, const char *phase, int64_t no
 {
 	static const char *const own[] = {"Initialized", "ContainersReady", "Ready", "PodScheduled"};
 	bool over = streq(phase, "Succeeded") || streq(phase, "Failed");
-	const char *why = streq(phase, "Succeeded") ? "PodCompleted" : over ? "PodFailed" : "ContainersNotReady";
+	const char *why = streq(phase, "Succeeded") ? "PodCompleted"
+			  : over		    ? "PodFailed"
+						    : "ContainersNotReady";
 	_cleanup_free_ char *unready = over ? NULL : unready_text(p);
 	json_t *list = json_array(), *c;
 	size_t i;
@@ -207,7 +212,7 @@ static json_t *conditions_new(const struct pod *p, const char *phase, int64_t no
 	add_condition(list, p, "ContainersReady", containers_ready(p) && !over, why, unready, now_us);
 	add_condition(list, p, "PodScheduled", true, NULL, NULL, now_us);
 	/* Others' conditions stay. */
-	json_array_foreach(js_get(p->obj, "status.conditions"), i, c) {
+	json_array_foreach (js_get(p->obj, "status.conditions"), i, c) {
 		bool ours = false;
 
 		for (size_t k = 0; k < ARRAY_SIZE(own); k++)
@@ -223,9 +228,9 @@ json_t *pod_status_new(const struct pod *p, int64_t now_us)
 	const char *phase = pod_phase(p);
 	char when[CLOCK_TEXT_MAX];
 	json_t *inits = json_array(), *apps = json_array();
-	json_t *s = json_pack("{s:s,s:s,s:s,s:s,s:o}", "phase", phase, "qosClass", pod_qos_class(p->obj), "hostIP",
-			      p->a->s.address, "startTime", clock_text(when, p->start_us, 0), "conditions",
-			      conditions_new(p, phase, now_us));
+	json_t *s = json_pack("{s:s,s:s,s:s,s:s,s:o}", "phase", phase, "qosClass", pod_qos_class(p->obj),
+			      "hostIP", p->a->s.address, "startTime", clock_text(when, p->start_us, 0),
+			      "conditions", conditions_new(p, phase, now_us));
 
 	for (size_t i = 0; i < p->n; i++)
 		json_array_append_new(i < p->n_init ? inits : apps, container_status_new(p, p->c[i]));

@@ -52,7 +52,8 @@ static int add_file(struct vfiles *v, const char *path, char *data, size_t len, 
 {
 	if (!path_ok(path) || v->n == ARRAY_SIZE(v->f)) {
 		free(data);
-		return err_set(e, -EINVAL, "bad path \"%s\" in a volume, or more than %zu files", path, ARRAY_SIZE(v->f));
+		return err_set(e, -EINVAL, "bad path \"%s\" in a volume, or more than %zu files", path,
+			       ARRAY_SIZE(v->f));
 	}
 	v->f[v->n++] = (struct vfile){xstrdup(path), data, len, mode};
 	return 0;
@@ -65,12 +66,13 @@ static char *volume_path(struct pod *p, const char *name)
 
 /* ---- content ---- */
 
-static int add_keys(struct vfiles *v, const json_t *obj, const char *list, bool secret, mode_t mode, struct err *e)
+static int add_keys(struct vfiles *v, const json_t *obj, const char *list, bool secret, mode_t mode,
+		    struct err *e)
 {
 	const char *k;
 	json_t *val;
 
-	json_object_foreach(json_object_get(obj, list), k, val) {
+	json_object_foreach (json_object_get(obj, list), k, val) {
 		size_t len = 0;
 		char *data = env_key_bytes(obj, k, secret, &len);
 		int r = data ? add_file(v, k, data, len, mode, e) : 0;
@@ -92,12 +94,14 @@ static int object_files(struct pod *p, const json_t *src, bool secret, struct vf
 	int r;
 
 	if (!obj)
-		return optional ? 0 : err_set(e, -ENOENT, "%s \"%s\" not found", secret ? "secret" : "configmap", name);
+		return optional ? 0
+				: err_set(e, -ENOENT, "%s \"%s\" not found", secret ? "secret" : "configmap",
+					  name);
 	if (!items) {
 		r = add_keys(v, obj, "data", secret, mode, e);
 		return r < 0 || secret ? r : add_keys(v, obj, "binaryData", false, mode, e);
 	}
-	json_array_foreach(items, i, item) {
+	json_array_foreach (items, i, item) {
 		const char *key = js_str_or(item, "key", "");
 		size_t len = 0;
 		char *data = env_key_bytes(obj, key, secret, &len);
@@ -105,8 +109,10 @@ static int object_files(struct pod *p, const json_t *src, bool secret, struct vf
 		if (!data && optional)
 			continue;
 		if (!data)
-			return err_set(e, -ENOENT, "%s \"%s\" has no key \"%s\"", secret ? "secret" : "configmap", name, key);
-		r = add_file(v, js_str_or(item, "path", key), data, len, (mode_t)js_int(item, "mode", mode) & 0777, e);
+			return err_set(e, -ENOENT, "%s \"%s\" has no key \"%s\"",
+				       secret ? "secret" : "configmap", name, key);
+		r = add_file(v, js_str_or(item, "path", key), data, len,
+			     (mode_t)js_int(item, "mode", mode) & 0777, e);
 		if (r < 0)
 			return r;
 	}
@@ -122,14 +128,16 @@ static int downward_files(struct pod *p, const json_t *src, struct vfiles *v, st
 	int r;
 
 	pod_env_sources(p, &s);
-	json_array_foreach(json_object_get(src, "items"), i, item) {
-		json_t *field = json_object_get(item, "fieldRef"), *res = json_object_get(item, "resourceFieldRef");
-		char *text = field ? env_field(&s, js_str_or(field, "fieldPath", "")) : env_resource(&s, NULL, res);
+	json_array_foreach (json_object_get(src, "items"), i, item) {
+		json_t *field = json_object_get(item, "fieldRef"),
+		       *res = json_object_get(item, "resourceFieldRef");
+		char *text = field ? env_field(&s, js_str_or(field, "fieldPath", ""))
+				   : env_resource(&s, NULL, res);
 
 		if (!text)
 			return err_set(e, -EINVAL, "downward API volume: unknown field");
-		r = add_file(v, js_str_or(item, "path", ""), text, strlen(text), (mode_t)js_int(item, "mode", mode) & 0777,
-			     e);
+		r = add_file(v, js_str_or(item, "path", ""), text, strlen(text),
+			     (mode_t)js_int(item, "mode", mode) & 0777, e);
 		if (r < 0)
 			return r;
 	}
@@ -183,7 +191,8 @@ static int link_keys(const char *dir, const struct vfiles *v)
 		for (size_t i = 0; i < v->n && !keep; i++) {
 			size_t n = strlen(de->d_name);
 
-			keep = strncmp(v->f[i].path, de->d_name, n) == 0 && (v->f[i].path[n] == 0 || v->f[i].path[n] == '/');
+			keep = strncmp(v->f[i].path, de->d_name, n) == 0 &&
+			       (v->f[i].path[n] == 0 || v->f[i].path[n] == '/');
 		}
 		if (!keep)
 			(void)unlinkat(dirfd(d), de->d_name, 0);
@@ -213,7 +222,8 @@ static uint64_t content_hash(const struct vfiles *v)
 static int write_files(const char *dir, const struct vfiles *v, struct err *e)
 {
 	_cleanup_free_ char *name = xasprintf("..%016llx", (unsigned long long)content_hash(v));
-	_cleanup_free_ char *data = xasprintf("%s/..data", dir), *fresh = xasprintf("%s/%s", dir, name), *old = NULL;
+	_cleanup_free_ char *data = xasprintf("%s/..data", dir), *fresh = xasprintf("%s/%s", dir, name),
+			    *old = NULL;
 	char now[64] = "";
 	int r;
 
@@ -253,7 +263,8 @@ static int write_empty_dir(struct pod *p, const json_t *src, const char *dir, st
 		_cleanup_free_ char *opts = NULL;
 
 		(void)model_quantity_json(json_object_get(src, "sizeLimit"), &limit);
-		opts = limit > 0 ? xasprintf("mode=1777,size=%lld", (long long)(limit / 1000)) : xstrdup("mode=1777");
+		opts = limit > 0 ? xasprintf("mode=1777,size=%lld", (long long)(limit / 1000))
+				 : xstrdup("mode=1777");
 		if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
 			return err_errno(e, -errno, "tmpfs for an emptyDir");
 	}
@@ -271,13 +282,17 @@ static int write_host_path(const json_t *src, struct err *e)
 	if (*path != '/' || strstr(path, "/../"))
 		return err_set(e, -EINVAL, "hostPath \"%s\" is no absolute path", path);
 	if (streq(type, "File") || streq(type, "FileOrCreate")) {
-		_cleanup_close_ int fd = !there && streq(type, "FileOrCreate") ? open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644)
-									       : -1;
+		_cleanup_close_ int fd = !there && streq(type, "FileOrCreate")
+						 ? open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644)
+						 : -1;
 
-		return (there && S_ISREG(st.st_mode)) || fd >= 0 ? 0 : err_set(e, -ENOENT, "hostPath %s is no file", path);
+		return (there && S_ISREG(st.st_mode)) || fd >= 0
+			       ? 0
+			       : err_set(e, -ENOENT, "hostPath %s is no file", path);
 	}
 	if (streq(type, "Directory"))
-		return there && S_ISDIR(st.st_mode) ? 0 : err_set(e, -ENOENT, "hostPath %s is no folder", path);
+		return there && S_ISDIR(st.st_mode) ? 0
+						    : err_set(e, -ENOENT, "hostPath %s is no folder", path);
 	if (!there)
 		return dir_make(path, 0755, e);
 	if (streq(type, "DirectoryOrCreate") && !S_ISDIR(st.st_mode))
@@ -303,7 +318,8 @@ static int write_volume(struct pod *p, const json_t *vol, struct err *e)
 	else if ((src = json_object_get(vol, "downwardAPI")))
 		r = downward_files(p, src, v, e);
 	else
-		return err_set(e, -ENOTSUP, "volume \"%s\" is of a kind that this node does not offer", js_str_or(vol, "name", ""));
+		return err_set(e, -ENOTSUP, "volume \"%s\" is of a kind that this node does not offer",
+			       js_str_or(vol, "name", ""));
 	return r < 0 ? r : write_files(dir, v, e);
 }
 
@@ -312,7 +328,7 @@ int volumes_write(struct pod *p, struct err *e)
 	json_t *vol;
 	size_t i;
 
-	json_array_foreach(js_get(p->obj, "spec.volumes"), i, vol) {
+	json_array_foreach (js_get(p->obj, "spec.volumes"), i, vol) {
 		int r = path_ok(js_str_or(vol, "name", "")) ? write_volume(p, vol, e)
 							    : err_set(e, -EINVAL, "bad name of a volume");
 
@@ -327,7 +343,7 @@ void volumes_remove(struct pod *p)
 	json_t *vol;
 	size_t i;
 
-	json_array_foreach(js_get(p->obj, "spec.volumes"), i, vol) {
+	json_array_foreach (js_get(p->obj, "spec.volumes"), i, vol) {
 		_cleanup_free_ char *dir = volume_path(p, js_str_or(vol, "name", "none"));
 
 		if (streq(js_str(vol, "emptyDir.medium"), "Memory"))
@@ -343,7 +359,7 @@ static char *volume_source(struct pod *p, const char *name, bool *ret_writable)
 	json_t *vol;
 	size_t i;
 
-	json_array_foreach(js_get(p->obj, "spec.volumes"), i, vol) {
+	json_array_foreach (js_get(p->obj, "spec.volumes"), i, vol) {
 		if (!streq(js_str(vol, "name"), name))
 			continue;
 		*ret_writable = json_object_get(vol, "hostPath") || json_object_get(vol, "emptyDir");
@@ -404,17 +420,18 @@ static bool mounted(const json_t *container, const char *target)
 	json_t *vm;
 	size_t i;
 
-	json_array_foreach(json_object_get(container, "volumeMounts"), i, vm)
+	json_array_foreach (json_object_get(container, "volumeMounts"), i, vm)
 		if (streq(js_str(vm, "mountPath"), target))
 			return true;
 	return false;
 }
 
-int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts, size_t *ret_n,
-		   struct err *e)
+int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts,
+		   size_t *ret_n, struct err *e)
 {
-	static const char *const own[][2] = {
-		{"etc-hosts", "/etc/hosts"}, {"etc-hostname", "/etc/hostname"}, {"etc-resolv.conf", "/etc/resolv.conf"}};
+	static const char *const own[][2] = {{"etc-hosts", "/etc/hosts"},
+					     {"etc-hostname", "/etc/hostname"},
+					     {"etc-resolv.conf", "/etc/resolv.conf"}};
 	json_t *list = json_object_get(container, "volumeMounts"), *vm;
 	struct oci_mount *m = xcalloc(json_array_size(list) + ARRAY_SIZE(own) + 1, sizeof(*m));
 	size_t n = 0, i;
@@ -425,7 +442,7 @@ int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, st
 		if (!mounted(container, own[i][1]) && access(source, F_OK) == 0)
 			m[n++] = (struct oci_mount){take_ptr(source), xstrdup(own[i][1]), false};
 	}
-	json_array_foreach(list, i, vm) {
+	json_array_foreach (list, i, vm) {
 		int r = one_mount(p, vm, env, &m[n], e);
 
 		if (r < 0) {
