@@ -162,7 +162,7 @@ struct pod *pod_find(struct agent *a, const char *ns, const char *name);
 /* ---- status (status.c): pure ---- */
 json_t *pod_status_new(const struct pod *p, int64_t now_us);
 const char *pod_phase(const struct pod *p);
-const char *pod_qos_class(const json_t *pod);
+const char *pod_status_qos(const json_t *pod);
 bool pod_ready(const struct pod *p);
 
 /* ---- volumes (volume.c) ---- */

@@ -72,7 +72,7 @@ static bool same_for(const json_t *c, const char *resource, bool *any)
 	return !req || (model_quantity_json(req, &r) == 0 && r == l);
 }
 
-const char *pod_qos_class(const json_t *pod)
+const char *pod_status_qos(const json_t *pod)
 {
 	static const char *const lists[] = {"spec.containers", "spec.initContainers"};
 	bool guaranteed = true, any = false;
@@ -228,7 +228,7 @@ json_t *pod_status_new(const struct pod *p, int64_t now_us)
 	const char *phase = pod_phase(p);
 	char when[CLOCK_TEXT_MAX];
 	json_t *inits = json_array(), *apps = json_array();
-	json_t *s = json_pack("{s:s,s:s,s:s,s:s,s:o}", "phase", phase, "qosClass", pod_qos_class(p->obj),
+	json_t *s = json_pack("{s:s,s:s,s:s,s:s,s:o}", "phase", phase, "qosClass", pod_status_qos(p->obj),
 			      "hostIP", p->a->s.address, "startTime", clock_text(when, p->start_us, 0),
 			      "conditions", conditions_new(p, phase, now_us));
 

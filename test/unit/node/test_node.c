@@ -392,7 +392,7 @@ static void qos(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		_cleanup_json_ json_t *pod = parse(cases[i][0]);
 
-		assert_string_equal(pod_qos_class(pod), cases[i][1]);
+		assert_string_equal(pod_status_qos(pod), cases[i][1]);
 	}
 }
 
