@@ -37,7 +37,8 @@ void strategy_create(struct call *c, json_t *obj)
 	static const char *const no_generation[] = {"nodes", "namespaces", "pods", "services", NULL};
 	const char *p = c->kind->plural;
 
-	if (c->kind->has_status && !streq(p, "nodes")) /* a node agent registers with its status */
+	if (c->kind->has_status && !streq(p, "nodes") &&
+	    !streq(p, "pods")) /* a node agent registers with its status */
 		json_object_del(obj, "status");
 	if (c->kind->has_status && !one_of(p, no_generation))
 		js_set_new(obj, "metadata.generation", json_integer(1));

@@ -60,6 +60,28 @@ void http_conn_close(struct http_conn *c)
 	uv_close((uv_handle_t *)&c->tcp, on_closed);
 }
 
+static void on_shut(uv_shutdown_t *s, int status)
+{
+	struct http_conn *c = s->handle->data;
+
+	free(s);
+	if (!c->closing && (status < 0 || c->eof))
+		http_conn_close(c);
+}
+
+/* Everything has been sent: no more from us, and what the client still sends is dropped until it closes too (or for
+ * LINGER_MS). Closing at once would let the kernel reset the connection and throw our answer away. */
+static void say_goodbye(struct http_conn *c)
+{
+	uv_shutdown_t *s = xcalloc(1, sizeof(*s));
+
+	c->deadline_ms = clock_ms() + LINGER_MS;
+	if (uv_shutdown(s, (uv_stream_t *)&c->tcp, on_shut) < 0) {
+		free(s);
+		http_conn_close(c);
+	}
+}
+
 static void on_written(uv_write_t *w, int status)
 {
 	struct write *wr = container_of(w, struct write, w);
@@ -72,8 +94,10 @@ static void on_written(uv_write_t *w, int status)
 	free(wr);
 	if (c->closing)
 		return;
-	if (status < 0 || (c->close_after && !c->unsent))
+	if (status < 0)
 		http_conn_close(c);
+	else if (c->close_after && !c->unsent)
+		say_goodbye(c);
 }
 
 static void write_raw(struct http_conn *c, const void *data, size_t len, struct http_req *stream,
@@ -131,11 +155,19 @@ void http_conn_send(struct http_conn *c, const void *data, size_t len, struct ht
 	tls_flush(c, stream, len);
 }
 
+/* Closes when what is on its way has been sent. */
 static void linger(struct http_conn *c)
 {
+	if (c->closing || c->close_after)
+		return;
 	c->close_after = true;
-	if (!c->unsent)
-		http_conn_close(c);
+	if (c->ssl && c->handshaken) {
+		ERR_clear_error();
+		(void)SSL_shutdown(c->ssl);
+		tls_flush(c, NULL, 0);
+	}
+	if (!c->closing && !c->unsent)
+		say_goodbye(c);
 }
 
 static void refuse(struct http_conn *c, int status, const char *text)
@@ -314,6 +346,8 @@ static void take_plain(struct http_conn *c, const char *data, size_t len)
 static void at_eof(struct http_conn *c)
 {
 	c->eof = true;
+	if (c->close_after)
+		return;
 	if (c->state != CONN_ANSWER || (c->req && c->req->stream))
 		http_conn_close(c);
 	else
@@ -357,7 +391,10 @@ static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 
 	if (c->closing || n == 0)
 		return;
-	if (n == UV_EOF) {
+	if (c->close_after) { /* dropped; see say_goodbye */
+		if (n < 0)
+			http_conn_close(c);
+	} else if (n == UV_EOF) {
 		at_eof(c);
 	} else if (n < 0) {
 		http_conn_close(c);

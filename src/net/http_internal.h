@@ -10,6 +10,7 @@
 
 #define WRITE_STALL_MS	   30000 /* nothing could be sent for so long: the client is gone */
 #define HEAD_TIMEOUT_MS	   20000 /* TLS handshake and head */
+#define LINGER_MS	   2000
 #define BODY_TIMEOUT_MS	   60000
 #define STREAM_QUEUE_MAX   ((size_t)16 << 20)
 #define PIPELINE_BYTES_MAX ((size_t)64 << 10) /* read ahead while a request is being answered */
