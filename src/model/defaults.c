@@ -154,6 +154,10 @@ static void default_pod(json_t *obj)
 	json_array_foreach (json_object_get(spec, "containers"), i, c)
 		default_requests(c);
 	default_new(spec, "enableServiceLinks", json_true());
+	if (streq(js_str(spec, "priorityClassName"), "system-node-critical"))
+		default_new(spec, "priority", json_integer(2000001000));
+	else if (streq(js_str(spec, "priorityClassName"), "system-cluster-critical"))
+		default_new(spec, "priority", json_integer(2000000000));
 	default_str(js_object(obj, "status"), "phase", "Pending");
 	default_str(js_object(obj, "status"), "qosClass", pod_qos_class(spec));
 }

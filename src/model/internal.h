@@ -65,3 +65,27 @@ void validate_meta(json_t *causes, const struct model_kind *k, const json_t *obj
 /* ---- selector_text.c ---- */
 void labels_text(struct buf *b, const json_t *labels);
 void label_selector_text(struct buf *b, const json_t *selector);
+
+/* ---- validate_*.c; types of obj are right when these run ---- */
+extern const char text_config_key[];
+
+struct pod_rules {
+	const json_t *volumes; /* object whose members are the names of the pod's volumes */
+	bool host_network;
+};
+bool path_climbs(const char *path); /* has a part ".." */
+void validate_relative_path(json_t *causes, const struct at *at, const json_t *path);
+void validate_port_value(json_t *causes, const struct at *at, const json_t *port); /* number or name */
+void validate_container(json_t *causes, const struct at *at, const json_t *c, const struct pod_rules *rules,
+			bool init);
+void validate_label_selector(json_t *causes, const struct at *at, const json_t *selector);
+void validate_placement(json_t *causes, const struct at *at, const json_t *pod_spec);
+void validate_pod_spec(json_t *causes, const struct at *at, const json_t *spec);
+void validate_template(json_t *causes, const struct at *at, const json_t *template, const json_t *selector);
+
+/* One a kind; old NULL = create. */
+typedef void validate_fn(json_t *causes, const json_t *obj, const json_t *old);
+validate_fn validate_pod, validate_deployment, validate_replica_set, validate_stateful_set, validate_revision;
+validate_fn validate_service, validate_slice, validate_config_map, validate_secret, validate_node,
+	validate_event;
+validate_fn validate_binding;

@@ -38,7 +38,7 @@ const struct model_object schema_container = {
 	       {"startupProbe", MODEL_OBJECT, .pb = 22, .object = &schema_probe,
 		.text = "The other probes wait for this to succeed first."},
 	       {"lifecycle", MODEL_OBJECT, .pb = 12, .object = &schema_lifecycle,
-		.text = "Hooks at start and stop."},
+		.text = "Hook before the stop."},
 	       {"terminationMessagePath", MODEL_STRING, .pb = 13, .initial = "\"/dev/termination-log\"",
 		.text = "File whose content becomes the termination message."},
 	       {"terminationMessagePolicy", MODEL_STRING, .pb = 20,
@@ -48,9 +48,10 @@ const struct model_object schema_container = {
 		.allowed = ALLOWED("Always", "IfNotPresent", "Never"), .text = "When the image is pulled."},
 	       {"securityContext", MODEL_OBJECT, .pb = 15, .object = &schema_security_context,
 		.text = "Security settings; they win over the pod's."},
-	       {"stdin", MODEL_BOOL, .pb = 16, .text = "Keep standard input open."},
-	       {"stdinOnce", MODEL_BOOL, .pb = 17, .text = "Close standard input after the first attach."},
-	       {"tty", MODEL_BOOL, .pb = 18, .text = "Give it a terminal."})};
+	       {"stdin", MODEL_BOOL, .pb = 16, .flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."},
+	       {"stdinOnce", MODEL_BOOL, .pb = 17, .flags = MODEL_UNSUPPORTED,
+		.text = "Not supported by kuayu."},
+	       {"tty", MODEL_BOOL, .pb = 18, .flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."})};
 
 const struct model_object schema_container_port = {
 	"io.k8s.api.core.v1.ContainerPort", "A port a container listens on.",
@@ -145,10 +146,8 @@ const struct model_object schema_volume_mount = {
 		.text = "Path in the container; no ':'."},
 	       {"subPath", MODEL_STRING, .pb = 4, .text = "Path in the volume."},
 	       {"mountPropagation", MODEL_STRING, .pb = 5, .flags = MODEL_PRESENCE,
-		.allowed = ALLOWED("Bidirectional", "HostToContainer", "None"),
-		.text = "How mounts spread between node and container."},
-	       {"subPathExpr", MODEL_STRING, .pb = 6, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."})};
+		.allowed = ALLOWED("None"), .text = "Mounts do not spread between node and container."},
+	       {"subPathExpr", MODEL_STRING, .pb = 6, .text = "Path in the volume; $(VAR) is expanded."})};
 
 const struct model_object schema_probe = {
 	"io.k8s.api.core.v1.Probe", "A check of a container; exactly one handler.",
@@ -210,22 +209,18 @@ const struct model_object schema_grpc_action = {
 const struct model_object schema_lifecycle = {
 	"io.k8s.api.core.v1.Lifecycle", "Hooks at start and stop.",
 	FIELDS({"postStart", MODEL_OBJECT, .pb = 1, .object = &schema_lifecycle_handler,
-		.text = "Right after the start."},
+		.flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."},
 	       {"preStop", MODEL_OBJECT, .pb = 2, .object = &schema_lifecycle_handler,
 		.text = "Before the stop signal."})};
 
 const struct model_object schema_lifecycle_handler = {
 	"io.k8s.api.core.v1.LifecycleHandler", "A hook; exactly one of these.",
 	FIELDS({"exec", MODEL_OBJECT, .pb = 1, .object = &schema_exec_action, .text = "Run a command."},
-	       {"httpGet", MODEL_OBJECT, .pb = 2, .object = &schema_http_get_action, .text = "Ask by HTTP."},
+	       {"httpGet", MODEL_OBJECT, .pb = 2, .object = &schema_http_get_action,
+		.flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."},
 	       {"tcpSocket", MODEL_OBJECT, .pb = 3, .object = &schema_tcp_socket_action,
-		.flags = MODEL_UNSUPPORTED, .text = "Deprecated."},
-	       {"sleep", MODEL_OBJECT, .pb = 4, .object = &schema_sleep_action, .text = "Wait."})};
-
-const struct model_object schema_sleep_action = {
-	"io.k8s.api.core.v1.SleepAction", "Wait.",
-	FIELDS({"seconds", MODEL_INT64, .pb = 1, .flags = MODEL_REQUIRED, LIMITS(0, INT64_MAX),
-		.text = "Seconds."})};
+		.flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."},
+	       {"sleep", MODEL_RAW, .pb = 4, .flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."})};
 
 const struct model_object schema_security_context = {
 	"io.k8s.api.core.v1.SecurityContext", "Security settings of a container.",
@@ -249,8 +244,8 @@ const struct model_object schema_security_context = {
 		.text = "Whether a process can gain more rights than its parent."},
 	       {"procMount", MODEL_STRING, .pb = 9, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."},
-	       {"seccompProfile", MODEL_OBJECT, .pb = 11, .object = &schema_seccomp_profile,
-		.text = "Filter of system calls."},
+	       {"seccompProfile", MODEL_RAW, .pb = 11, .flags = MODEL_UNSUPPORTED,
+		.text = "Not supported by kuayu."},
 	       {"appArmorProfile", MODEL_RAW, .pb = 12, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."})};
 

@@ -38,8 +38,8 @@ const struct model_object schema_pod_spec = {
 		.initial = "\"Always\"", .text = "When containers that ended are started again."},
 	       {"terminationGracePeriodSeconds", MODEL_INT64, .pb = 4, .flags = MODEL_PRESENCE,
 		.initial = "30", .text = "Seconds between the stop signal and the kill signal."},
-	       {"activeDeadlineSeconds", MODEL_INT64, .pb = 5, .flags = MODEL_PRESENCE, LIMITS(1, 2147483647),
-		.text = "Seconds after which the pod is ended."},
+	       {"activeDeadlineSeconds", MODEL_INT64, .pb = 5, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
+		.text = "Not supported by kuayu."},
 	       {"dnsPolicy", MODEL_STRING, .pb = 6,
 		.allowed = ALLOWED("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
 		.initial = "\"ClusterFirst\"", .text = "Where names are looked up."},
@@ -47,13 +47,12 @@ const struct model_object schema_pod_spec = {
 		.text = "Labels the node must have."},
 	       {"serviceAccountName", MODEL_STRING, .pb = 8, .text = "Service account the pod runs as."},
 	       {"serviceAccount", MODEL_STRING, .pb = 9, .text = "Deprecated alias of serviceAccountName."},
-	       {"automountServiceAccountToken", MODEL_BOOL, .pb = 21, .flags = MODEL_PRESENCE,
-		.text = "Whether a token is mounted."},
+	       {"automountServiceAccountToken", MODEL_BOOL, .pb = 21,
+		.flags = MODEL_UNSUPPORTED | MODEL_PRESENCE, .text = "Not supported by kuayu."},
 	       {"nodeName", MODEL_STRING, .pb = 10,
 		.text = "Node the pod is bound to; set by the scheduler."},
 	       {"hostNetwork", MODEL_BOOL, .pb = 11, .text = "Use the node's network namespace."},
-	       {"hostPID", MODEL_BOOL, .pb = 12, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."},
+	       {"hostPID", MODEL_BOOL, .pb = 12, .text = "Use the node's process namespace."},
 	       {"hostIPC", MODEL_BOOL, .pb = 13, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
 	       {"shareProcessNamespace", MODEL_BOOL, .pb = 27, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
@@ -61,8 +60,8 @@ const struct model_object schema_pod_spec = {
 	       {"securityContext", MODEL_OBJECT, .pb = 14, .object = &schema_pod_security_context,
 		.initial = "{}", .text = "Users, groups and other security settings of the whole pod."},
 	       {"imagePullSecrets", MODEL_OBJECT, .pb = 15, .shape = MODEL_ARRAY,
-		.object = &schema_local_object_reference, .flags = MODEL_MERGE, .merge_key = "name",
-		.text = "Secrets to pull images with."},
+		.object = &schema_local_object_reference, .flags = MODEL_UNSUPPORTED | MODEL_MERGE,
+		.merge_key = "name", .text = "Not supported by kuayu."},
 	       {"hostname", MODEL_STRING, .pb = 16, .text = "Host name of the pod; its name when missing."},
 	       {"subdomain", MODEL_STRING, .pb = 17,
 		.text = "Name of a headless service that gives the pod its host name."},
@@ -74,8 +73,10 @@ const struct model_object schema_pod_spec = {
 		.text = "Taints the pod tolerates."},
 	       {"hostAliases", MODEL_OBJECT, .pb = 23, .shape = MODEL_ARRAY, .object = &schema_host_alias,
 		.flags = MODEL_MERGE, .merge_key = "ip", .text = "Further lines for /etc/hosts."},
-	       {"priorityClassName", MODEL_STRING, .pb = 24, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."},
+	       {"priorityClassName", MODEL_STRING, .pb = 24,
+		.allowed = ALLOWED("system-cluster-critical", "system-node-critical"),
+		.text = "Critical pods come before others and are kept fitting when a node or a domain "
+			"fails."},
 	       {"priority", MODEL_INT, .pb = 25, .flags = MODEL_PRESENCE,
 		.text = "Higher is more important."},
 	       {"dnsConfig", MODEL_RAW, .pb = 26, .flags = MODEL_UNSUPPORTED,
@@ -86,9 +87,8 @@ const struct model_object schema_pod_spec = {
 		.text = "Not supported by kuayu."},
 	       {"enableServiceLinks", MODEL_BOOL, .pb = 30, .flags = MODEL_PRESENCE,
 		.text = "Whether services of the namespace appear in the environment."},
-	       {"preemptionPolicy", MODEL_STRING, .pb = 31, .flags = MODEL_PRESENCE,
-		.allowed = ALLOWED("Never", "PreemptLowerPriority"),
-		.text = "Whether the pod may push others away."},
+	       {"preemptionPolicy", MODEL_STRING, .pb = 31, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
+		.text = "Not supported by kuayu."},
 	       {"overhead", MODEL_QUANTITY, .pb = 32, .shape = MODEL_MAP, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
 	       {"topologySpreadConstraints", MODEL_OBJECT, .pb = 33, .shape = MODEL_ARRAY,
@@ -142,19 +142,12 @@ const struct model_object schema_pod_security_context = {
 	       {"fsGroupChangePolicy", MODEL_STRING, .pb = 9, .flags = MODEL_PRESENCE,
 		.allowed = ALLOWED("Always", "OnRootMismatch"),
 		.text = "When the owner of volumes is changed."},
-	       {"seccompProfile", MODEL_OBJECT, .pb = 10, .object = &schema_seccomp_profile,
-		.text = "Filter of system calls."},
+	       {"seccompProfile", MODEL_RAW, .pb = 10, .flags = MODEL_UNSUPPORTED,
+		.text = "Not supported by kuayu."},
 	       {"appArmorProfile", MODEL_RAW, .pb = 11, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
 	       {"seLinuxChangePolicy", MODEL_STRING, .pb = 13, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
 		.text = "Not supported by kuayu."})};
-
-const struct model_object schema_seccomp_profile = {
-	"io.k8s.api.core.v1.SeccompProfile", "Filter of system calls.",
-	FIELDS({"type", MODEL_STRING, .pb = 1, .flags = MODEL_REQUIRED,
-		.allowed = ALLOWED("Localhost", "RuntimeDefault", "Unconfined"), .text = "Which filter."},
-	       {"localhostProfile", MODEL_STRING, .pb = 2, .flags = MODEL_UNSUPPORTED | MODEL_PRESENCE,
-		.text = "File of the filter."})};
 
 const struct model_object schema_volume = {
 	"io.k8s.api.core.v1.Volume", "A volume of a pod.",
@@ -189,8 +182,8 @@ const struct model_object schema_volume = {
 		.text = "Not supported by kuayu."},
 	       {"flocker", MODEL_RAW, .pb = 2, .pb_inner = 15, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
-	       {"downwardAPI", MODEL_RAW, .pb = 2, .pb_inner = 16, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."},
+	       {"downwardAPI", MODEL_OBJECT, .pb = 2, .pb_inner = 16,
+		.object = &schema_downward_api_volume_source, .text = "Fields of the pod as files."},
 	       {"fc", MODEL_RAW, .pb = 2, .pb_inner = 17, .flags = MODEL_UNSUPPORTED,
 		.text = "Not supported by kuayu."},
 	       {"azureFile", MODEL_RAW, .pb = 2, .pb_inner = 18, .flags = MODEL_UNSUPPORTED,
@@ -252,6 +245,23 @@ const struct model_object schema_secret_volume_source = {
 		.text = "Mode of the files (decimal in JSON; 420 = 0644)."},
 	       {"optional", MODEL_BOOL, .pb = 4, .flags = MODEL_PRESENCE,
 		.text = "Whether the secret may be missing."})};
+
+const struct model_object schema_downward_api_volume_source = {
+	"io.k8s.api.core.v1.DownwardAPIVolumeSource", "Fields of the pod as files.",
+	FIELDS({"items", MODEL_OBJECT, .pb = 1, .shape = MODEL_ARRAY,
+		.object = &schema_downward_api_volume_file, .text = "The files."},
+	       {"defaultMode", MODEL_INT, .pb = 2, .flags = MODEL_PRESENCE, .initial = "420", LIMITS(0, 511),
+		.text = "Mode of the files (decimal in JSON; 420 = 0644)."})};
+
+const struct model_object schema_downward_api_volume_file = {
+	"io.k8s.api.core.v1.DownwardAPIVolumeFile", "One file.",
+	FIELDS({"path", MODEL_STRING, .pb = 1, .flags = MODEL_REQUIRED, .text = "Relative path of the file."},
+	       {"fieldRef", MODEL_OBJECT, .pb = 2, .object = &schema_object_field_selector,
+		.text = "A field of the pod."},
+	       {"resourceFieldRef", MODEL_OBJECT, .pb = 3, .object = &schema_resource_field_selector,
+		.text = "A resource of a container."},
+	       {"mode", MODEL_INT, .pb = 4, .flags = MODEL_PRESENCE, LIMITS(0, 511),
+		.text = "Mode of the file."})};
 
 const struct model_object schema_key_to_path = {
 	"io.k8s.api.core.v1.KeyToPath", "Where a key appears in a volume.",

@@ -2,11 +2,32 @@
 /* Validation of a whole object: the schema's checks, metadata, then the checks of the kind (validate_*.c). */
 #include "model/internal.h"
 
+static const struct {
+	const char *kind;
+	validate_fn *fn;
+} special[] = {
+	{"Pod", validate_pod},
+	{"Deployment", validate_deployment},
+	{"ReplicaSet", validate_replica_set},
+	{"StatefulSet", validate_stateful_set},
+	{"ControllerRevision", validate_revision},
+	{"Service", validate_service},
+	{"EndpointSlice", validate_slice},
+	{"ConfigMap", validate_config_map},
+	{"Secret", validate_secret},
+	{"Node", validate_node},
+	{"Event", validate_event},
+	{"Binding", validate_binding},
+};
+
+/* With a full list a type fault may be missing from it: then nothing more is looked at either. */
 static bool has_type_fault(const json_t *causes)
 {
 	json_t *c;
 	size_t i;
 
+	if (json_array_size(causes) >= FAULTS_MAX)
+		return true;
 	json_array_foreach (causes, i, c)
 		if (streq(js_str(c, "reason"), "FieldValueTypeInvalid"))
 			return true;
@@ -23,6 +44,9 @@ int model_validate(const struct model_kind *k, const json_t *obj, const json_t *
 		check_schema(causes, &AT_ROOT, k->schema->object, obj);
 	if (!has_type_fault(causes)) {
 		validate_meta(causes, k, obj, old);
+		for (size_t i = 0; i < ARRAY_SIZE(special); i++)
+			if (streq(special[i].kind, k->kind))
+				special[i].fn(causes, obj, old);
 		if (old)
 			check_immutable(causes, &AT_ROOT, k->schema->object, obj, old);
 	}

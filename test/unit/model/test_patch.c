@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model: patches. Golden cases are files in test/golden/model/{strategic,json,merge}: {"cases": [{about, kind?, object, patch,
  * result | error}]}. An error is a part of the text that must appear. */
-#include "test.h"
-
-#include "model/model.h"
-
-#include <dirent.h>
+#include "golden.h"
 
 static int apply(const char *how, const json_t *c, json_t **ret, struct err *e)
 {
@@ -43,51 +39,22 @@ static void one(const char *file, const char *how, const json_t *c)
 	assert_true(json_equal(patch, json_object_get(c, "patch")));
 }
 
-static void folder(const char *how)
-{
-	_cleanup_free_ char *dir = xasprintf("%s/test/golden/model/%s", getenv("KUAYU_SOURCE"), how);
-	DIR *d = opendir(dir);
-	struct dirent *ent;
-	size_t n = 0;
-
-	assert_non_null(d);
-	while ((ent = readdir(d))) {
-		_cleanup_free_ char *path = xasprintf("%s/%s", dir, ent->d_name), *text = NULL;
-		_cleanup_json_ json_t *j = NULL;
-		json_t *c;
-		size_t i, len;
-		struct err e = {0};
-
-		if (!str_ends(ent->d_name, ".json"))
-			continue;
-		assert_int_equal(file_read(path, 1 << 20, &text, &len, &e), 0);
-		if (js_parse_new(text, len, &j, &e) < 0)
-			fail_msg("%s: %s", path, e.text);
-		json_array_foreach (json_object_get(j, "cases"), i, c) {
-			one(ent->d_name, how, c);
-			n++;
-		}
-	}
-	closedir(d);
-	assert_true(n > 0);
-}
-
 static void strategic(void **state)
 {
 	(void)state;
-	folder("strategic");
+	golden_run("strategic", one);
 }
 
 static void rfc6902(void **state)
 {
 	(void)state;
-	folder("json");
+	golden_run("json", one);
 }
 
 static void rfc7386(void **state)
 {
 	(void)state;
-	folder("merge");
+	golden_run("merge", one);
 }
 
 TEST_MAIN(cmocka_unit_test(strategic), cmocka_unit_test(rfc6902), cmocka_unit_test(rfc7386))
