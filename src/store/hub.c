@@ -183,6 +183,7 @@ void hub_reset(struct hub *h, int64_t rev, int why)
 	h->from = rev + 1;
 	for (struct store_watch *w = h->watches; w; w = w->next_watch) {
 		w->ended = why;
+		w->dirty = true;
 		pthread_cond_signal(&w->wake);
 	}
 	pthread_mutex_unlock(&h->lock);

@@ -43,6 +43,7 @@ struct store {
 };
 
 int fake_open(const char *rest, const struct store_options *o, struct store **ret, struct err *e);
+int etcd_open(const char *rest, const struct store_options *o, struct store **ret, struct err *e);
 int sqlite_open(const char *path, const struct store_options *o, struct store **ret, struct err *e);
 
 /* ---- lists ---- */
@@ -89,7 +90,7 @@ struct hub *hub_free(struct hub *h); /* ends all watches first */
 void hub_publish(struct hub *h, struct hub_batch *b);
 /* What lies below rev cannot be watched any more. */
 void hub_compact(struct hub *h, int64_t rev);
-/* Ends every watch with why and starts again behind rev. */
+/* Starts again behind rev; ends every watch with why, unless that is 0 (then nothing was published before). */
 void hub_reset(struct hub *h, int64_t rev, int why);
 /* Progress is told only while reachable. */
 void hub_set_reachable(struct hub *h, bool reachable);

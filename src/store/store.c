@@ -13,7 +13,7 @@ int store_open(const char *uri, const struct store_options *o, struct store **re
 		const char *scheme;
 		int (*open)(const char *rest, const struct store_options *o, struct store **ret,
 			    struct err *e);
-	} drivers[] = {{"mem:", fake_open}, {"sqlite:", sqlite_open}};
+	} drivers[] = {{"mem:", fake_open}, {"sqlite:", sqlite_open}, {"etcd:", etcd_open}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(drivers); i++)
 		if (str_starts(uri, drivers[i].scheme)) {

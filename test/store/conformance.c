@@ -165,12 +165,20 @@ static void test_cas(void **state)
 	assert_int_equal(r, -EEXIST);
 }
 
+/* May pass a revision, but without an event. */
 static void test_delete_nothing(void **state)
 {
-	int64_t before = put("/nothing/a", "1");
+	int64_t before = put("/nothing/a", "1"), after;
+	struct recorder r;
 
-	assert_int_equal(del("/nothing/none"), before);
-	assert_int_equal(current(), before);
+	recorder_start(&r, store, "/nothing/", before + 1);
+	after = del("/nothing/none");
+	assert_in_range(after, before, before + 1);
+	assert_int_equal(current(), after);
+	recorder_wait_progress(&r, after, WAIT_MS);
+	recorder_stop(&r);
+	assert_int_equal(r.n, 0);
+	recorder_done(&r);
 }
 
 static void check_range(const char *begin, const char *end, size_t limit, int64_t rev, size_t n,
