@@ -219,6 +219,7 @@ int object_remove(struct call *c, const char *key, const json_t *obj, int64_t ex
 typedef int (*change_fn)(struct call *c, const json_t *cur, json_t **ret, void *ctx);
 int object_modify(struct call *c, change_fn change, void *ctx, json_t **ret);
 int object_create(struct call *c, json_t *obj, json_t **ret); /* obj borrowed, is changed */
+void tidy_meta(json_t *obj);
 int parse_body(struct call *c, json_t **ret);
 int check_fields(struct call *c, json_t *obj);
 

@@ -78,8 +78,7 @@ int object_commit(struct call *c, const char *key, json_t *obj, int64_t expect, 
 	int r = 0;
 
 	js_del(obj, "metadata.resourceVersion");
-	js_del(obj, "metadata.managedFields");
-	js_del(obj, "metadata.selfLink");
+	tidy_meta(obj);
 	if (!c->dry_run)
 		r = put(c, key, obj, expect, o, &rev);
 	if (r == 0 && rev)
@@ -105,6 +104,22 @@ int object_remove(struct call *c, const char *key, const json_t *obj, int64_t ex
 	if (r == -EEXIST)
 		return r;
 	return r < 0 ? fail_store(c, r, &e) : 0;
+}
+
+/* Empty maps and lists of the metadata are left out, as Kubernetes does. */
+void tidy_meta(json_t *obj)
+{
+	static const char *const names[] = {"labels", "annotations", "finalizers", "ownerReferences"};
+	json_t *meta = json_object_get(obj, "metadata");
+
+	json_object_del(meta, "managedFields");
+	json_object_del(meta, "selfLink");
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		const json_t *v = json_object_get(meta, names[i]);
+
+		if (v && !json_object_size(v) && !json_array_size(v) && !json_is_string(v))
+			json_object_del(meta, names[i]);
+	}
 }
 
 /* ---- request bodies ---- */

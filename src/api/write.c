@@ -153,8 +153,7 @@ static void keep_meta(const json_t *cur, json_t *obj)
 
 	for (size_t i = 0; i < ARRAY_SIZE(server_side); i++)
 		keep(cur, obj, server_side[i]);
-	js_del(obj, "metadata.managedFields");
-	js_del(obj, "metadata.selfLink");
+	tidy_meta(obj);
 }
 
 int prepare_update(struct call *c, const json_t *cur, json_t *obj)

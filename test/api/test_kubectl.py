@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person types: real kubectl (the one on the PATH and Debian 12's 1.20) against the API alone. No controller runs, so what
+controllers would do (status, pods of deployments) is written by the test."""
+import json
+import os
+import subprocess
+import unittest
+
+from test.api.server import KUBECTLS, Fixture, wait_for
+
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: main
+        image: img:1
+        env: [{name: A, value: "1"}]
+        ports: [{containerPort: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: red}
+"""
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, labels: {app: single}}
+spec:
+  nodeName: %s
+  containers: [{name: main, image: "img:1"}]
+"""
+
+
+class Flows:
+    """Every test once a kubectl; see the classes below."""
+    binary = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.fix = Fixture()
+        cls.s = cls.fix.server
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.fix.close()
+
+    def k(self, *args, **kw):
+        return self.s.kubectl(*args, binary=self.binary, **kw)
+
+    def json(self, *args):
+        return json.loads(self.k(*args, "-o", "json"))
+
+    def status(self, plural, name, status, group="apis/apps/v1"):
+        code, answer = self.s.call("PATCH", "/%s/namespaces/default/%s/%s/status" % (group, plural, name), {"status": status},
+                                   {"Content-Type": "application/merge-patch+json"})
+        self.assertEqual(code, 200, answer)
+
+    def test_apply(self):
+        out = self.k("apply", "-f", "-", stdin=MANIFEST)
+        self.assertIn("deployment.apps/web created", out)
+        self.assertIn("deployment.apps/web unchanged", self.k("apply", "-f", "-", stdin=MANIFEST))
+        changed = MANIFEST.replace("img:1", "img:2").replace(', value: "1"', ', value: "2"').replace("colour: red", "shape: round")
+        self.assertIn("deployment.apps/web configured", self.k("apply", "-f", "-", stdin=changed))
+        self.assertEqual(self.json("get", "configmap", "settings")["data"], {"shape": "round"}, "apply takes away what has gone")
+        main = self.json("get", "deployment", "web")["spec"]["template"]["spec"]["containers"]
+        self.assertEqual([(c["image"], c["env"][0]["value"], c["ports"][0]["containerPort"]) for c in main], [("img:2", "2", 80)])
+        diff = self.k("diff", "-f", "-", stdin=changed.replace("img:2", "img:3"), ok=False)
+        self.assertRegex(diff, r"(?m)^\+.*image: img:3$")
+        self.k("delete", "-f", "-", stdin=MANIFEST)
+        self.assertIn("No resources found", self.k("get", "deployments", ok=False))
+
+    def test_create_with_validation(self):
+        bad = self.k("create", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\nsurprise: 1\n", ok=False)
+        self.assertIn("surprise", bad)
+        bad = self.k("apply", "-f", "-", stdin=MANIFEST.replace("replicas: 2", "replicas: 2\n  replikas: 3"), ok=False)
+        self.assertIn("replikas", bad)
+        self.k("delete", "-f", "-", "--ignore-not-found", stdin=MANIFEST)
+        bad = self.k("create", "-f", "-", stdin=POD.replace('image: "img:1"', 'image: ""') % ("bad", "n1"), ok=False)
+        self.assertIn("spec.containers[0].image", bad)
+
+    def test_generators(self):
+        self.k("create", "configmap", "made", "--from-literal=a=b")
+        self.k("create", "secret", "generic", "made", "--from-literal=p=q")
+        self.k("create", "deployment", "made", "--image=img:1")
+        self.k("create", "namespace", "made")
+        self.k("create", "service", "clusterip", "made", "--tcp=80:8080", "-n", "made")
+        self.k("run", "made", "--image=img:1")
+        self.k("expose", "deployment", "made", "--port=80", "--name=exposed")
+        self.assertEqual(self.json("get", "service", "exposed")["spec"]["selector"], {"app": "made"})
+        self.assertEqual(self.json("get", "secret", "made")["data"], {"p": "cQ=="})
+        self.k("delete", "namespace", "made", "--timeout=15s")
+        self.k("delete", "pod/made", "deploy/made", "cm/made", "secret/made", "svc/exposed")
+
+    def test_get_forms(self):
+        self.k("create", "-f", "-", stdin=POD % ("looks", "n1"))
+        self.assertRegex(self.k("get", "pods", "-o", "wide"), r"NAME +READY +STATUS +RESTARTS +AGE +IP +NODE")
+        self.assertRegex(self.k("get", "pods"), r"looks +0/1 +Pending +0 ")
+        self.assertIn("NAMESPACE", self.k("get", "pods", "-A"))
+        self.assertEqual(self.k("get", "pod", "looks", "-o", "jsonpath={.spec.nodeName}"), "n1")
+        self.assertIn("pod/looks", self.k("get", "all", "-o", "name"))
+        self.assertIn("app=single", self.k("get", "pods", "--show-labels"))
+        self.assertIn("looks", self.k("get", "pods", "-l", "app in (single, double)", "--field-selector", "spec.nodeName=n1,status.phase!=Running"))
+        self.assertIn("Node:", self.k("describe", "pod", "looks"))
+        self.assertIn("containers", self.k("explain", "pod.spec"))
+        self.assertIn("deployments", self.k("api-resources"))
+        self.assertIn("apps/v1", self.k("api-versions"))
+        self.assertIn('pods "none" not found', self.k("get", "pod", "none", ok=False))
+        self.k("delete", "pod", "looks", "--grace-period=0", "--force")
+
+    def test_scale_and_rollout(self):
+        self.k("create", "deployment", "roll", "--image=img:1")
+        self.k("scale", "deployment", "roll", "--replicas=3")
+        self.assertEqual(self.json("get", "deployment", "roll")["spec"]["replicas"], 3)
+        self.assertIn("error", self.k("scale", "deployment", "roll", "--replicas=4", "--current-replicas=9", ok=False))
+        self.k("set", "image", "deployment/roll", "*=img:2")
+        gen = self.json("get", "deployment", "roll")["metadata"]["generation"]
+        self.assertEqual(gen, 3)
+        self.status("deployments", "roll", {"observedGeneration": gen, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3,
+                                            "availableReplicas": 3,
+                                            "conditions": [{"type": "Available", "status": "True"}]})
+        self.assertIn("successfully rolled out", self.k("rollout", "status", "deployment/roll", "--timeout=10s"))
+        self.assertRegex(self.k("get", "deployment", "roll"), r"roll +3/3 +3 +3 ")
+        self.k("wait", "--for=condition=Available", "deployment/roll", "--timeout=10s")
+        self.history()
+        self.k("rollout", "restart", "deployment/roll")
+        self.k("delete", "deployment", "roll")
+
+    def history(self):
+        d = self.json("get", "deployment", "roll")
+        for rev, image in ((1, "img:1"), (2, "img:2")):
+            rs = {"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                  "metadata": {"name": "roll-%d" % rev, "labels": {"app": "roll", "pod-template-hash": "h%d" % rev},
+                               "annotations": {"deployment.kubernetes.io/revision": str(rev)},
+                               "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "roll", "uid": d["metadata"]["uid"],
+                                                    "controller": True, "blockOwnerDeletion": True}]},
+                  "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "roll", "pod-template-hash": "h%d" % rev}},
+                           "template": {"metadata": {"labels": {"app": "roll", "pod-template-hash": "h%d" % rev}},
+                                        "spec": {"containers": [{"name": d["spec"]["template"]["spec"]["containers"][0]["name"],
+                                                                 "image": image}]}}}}
+            self.k("create", "-f", "-", stdin=json.dumps(rs))
+        self.k("annotate", "deployment", "roll", "deployment.kubernetes.io/revision=2")
+        self.assertRegex(self.k("rollout", "history", "deployment/roll"), r"(?s)REVISION.*1.*2")
+        self.k("rollout", "undo", "deployment/roll", "--to-revision=1")
+        self.assertEqual(self.json("get", "deployment", "roll")["spec"]["template"]["spec"]["containers"][0]["image"], "img:1")
+        self.k("delete", "rs", "-l", "app=roll")
+
+    def test_label_annotate_patch_edit(self):
+        self.k("create", "configmap", "marked", "--from-literal=a=b")
+        self.k("label", "configmap", "marked", "x=1")
+        self.assertIn("error", self.k("label", "configmap", "marked", "x=2", ok=False))
+        self.k("label", "configmap", "marked", "x=2", "--overwrite")
+        self.k("label", "configmap", "marked", "x-")
+        self.k("annotate", "configmap", "marked", "note=hello world")
+        self.k("patch", "configmap", "marked", "-p", '{"data":{"c":"d"}}')
+        self.k("patch", "configmap", "marked", "--type=merge", "-p", '{"data":{"a":null}}')
+        self.k("patch", "configmap", "marked", "--type=json", "-p", '[{"op":"add","path":"/data/e","value":"f"}]')
+        got = self.json("get", "configmap", "marked")
+        self.assertEqual((got["data"], got["metadata"]["annotations"], got["metadata"].get("labels")), ({"c": "d", "e": "f"}, {"note": "hello world"}, None))
+        self.k("replace", "-f", "-", stdin=json.dumps(dict(got, data={"new": "1"})))
+        self.assertIn("object has been modified", self.k("replace", "-f", "-", stdin=json.dumps(got), ok=False))
+        env = dict(os.environ, KUBECONFIG=self.s.kubeconfig, HOME=self.fix.folder, KUBE_EDITOR="sed -i s/new:/newer:/")
+        p = subprocess.run([self.binary, "edit", "configmap", "marked"], env=env, capture_output=True, text=True, timeout=30)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(self.json("get", "configmap", "marked")["data"], {"newer": "1"})
+        self.k("delete", "configmap", "marked")
+
+    def test_nodes(self):
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}},
+                "status": {"capacity": {"cpu": "4", "memory": "8Gi"}, "allocatable": {"cpu": "4", "memory": "8Gi"},
+                           "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}
+        self.k("create", "-f", "-", stdin=json.dumps(node))
+        self.assertRegex(self.k("get", "nodes"), r"n1 +Ready ")
+        self.k("cordon", "n1")
+        self.assertRegex(self.k("get", "nodes"), r"n1 +Ready,SchedulingDisabled ")
+        self.k("uncordon", "n1")
+        self.k("taint", "node", "n1", "only=me:NoSchedule")
+        self.assertEqual(self.json("get", "node", "n1")["spec"]["taints"], [{"key": "only", "value": "me", "effect": "NoSchedule"}])
+        self.k("create", "-f", "-", stdin=POD.replace("spec:", "spec:\n  terminationGracePeriodSeconds: 0") % ("drained", "n1"))
+        self.assertIn("drained", self.k("describe", "node", "n1"))
+        self.assertIn("drained", self.k("drain", "n1", "--force", "--timeout=15s"))
+        self.assertIn("not found", self.k("get", "pod", "drained", ok=False))
+        self.assertTrue(self.json("get", "node", "n1")["spec"]["unschedulable"])
+        self.k("delete", "node", "n1")
+
+    def test_wait_and_watch(self):
+        self.k("create", "-f", "-", stdin=POD % ("waited", "n2"))
+        env = dict(os.environ, KUBECONFIG=self.s.kubeconfig, HOME=self.fix.folder)
+        args = [self.binary, "wait", "--for=condition=Ready", "pod/waited", "--timeout=15s"]
+        with subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+            self.status("pods", "waited", {"phase": "Running", "podIP": "10.78.0.9", "conditions": [{"type": "Ready", "status": "True"}],
+                                           "containerStatuses": [{"name": "main", "ready": True, "restartCount": 0, "image": "img:1", "imageID": "x",
+                                                                  "state": {"running": {}}}]}, "api/v1")
+            out, _ = p.communicate(timeout=20)
+            self.assertEqual(p.returncode, 0, out)
+        self.assertRegex(self.k("get", "pods", "-o", "wide"), r"waited +1/1 +Running +0 +\S+ +10.78.0.9 +n2 ")
+        with subprocess.Popen([self.binary, "delete", "pod", "waited"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True) as p:
+            wait_for(lambda: self.s.call("GET", "/api/v1/namespaces/default/pods/waited")[1]["metadata"].get("deletionTimestamp"), 10,
+                     "deletion begins")
+            self.assertRegex(self.k("get", "pods"), r"waited +1/1 +Terminating ")
+            self.assertIsNone(p.poll(), "kubectl waits for the node agent")
+            self.s.call("DELETE", "/api/v1/namespaces/default/pods/waited?gracePeriodSeconds=0")
+            out, _ = p.communicate(timeout=20)
+            self.assertEqual(p.returncode, 0, out)
+
+    def test_stateful_set(self):
+        sts = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 3
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: db, image: "img:1"}]}
+"""
+        self.k("apply", "-f", "-", stdin=sts)
+        self.k("scale", "statefulset", "db", "--replicas=1")
+        self.assertRegex(self.k("get", "sts"), r"db +0/1 ")
+        self.assertIn("db", self.k("describe", "sts", "db"))
+        self.k("delete", "sts", "db", "--cascade=orphan" if "1.20" not in self.k("version", "--client") else "--cascade=false", "--wait=false")
+        self.assertEqual(self.json("get", "sts", "db")["metadata"]["finalizers"], ["orphan"])
+        self.k("patch", "sts", "db", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        self.assertIn("not found", self.k("get", "sts", "db", ok=False))
+
+
+for number, path in enumerate(KUBECTLS):
+    name = "Kubectl%d" % number
+    globals()[name] = type(name, (Flows, unittest.TestCase), {"binary": path, "__doc__": path})
+
+
+class Present(unittest.TestCase):
+    def test_a_kubectl_is_there(self):
+        self.assertTrue(KUBECTLS, "no kubectl is installed: ./dev setup")
