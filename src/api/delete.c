@@ -10,7 +10,6 @@ int delete_options_parse(struct call *c, struct delete_options *o)
 {
 	const char *grace = http_req_query(c->http, "gracePeriodSeconds"),
 		   *p = http_req_query(c->http, "propagationPolicy");
-	const char *orphan = http_req_query(c->http, "orphanDependents");
 	const json_t *v;
 	size_t n;
 
@@ -24,7 +23,7 @@ int delete_options_parse(struct call *c, struct delete_options *o)
 	if (json_is_integer(v))
 		o->grace_s = MAX(json_integer_value(v), 0);
 	o->propagation = js_str_or(o->body, "propagationPolicy", p && *p ? p : NULL);
-	if (js_bool(o->body, "orphanDependents", streq(orphan, "true")))
+	if (js_bool(o->body, "orphanDependents", query_true(c, "orphanDependents")))
 		o->propagation = "Orphan";
 	if (o->propagation && !streq(o->propagation, "Orphan") && !streq(o->propagation, "Foreground") &&
 	    !streq(o->propagation, "Background"))

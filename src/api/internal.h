@@ -108,6 +108,7 @@ struct call *call_of(struct api *api, const struct model_kind *k, const char *ns
 void call_free(struct call *c);
 /* Runs fn on a worker thread; the call is freed behind it. */
 void call_queue(struct call *c, void (*fn)(struct call *c));
+bool query_true(const struct call *c, const char *name);
 bool api_store_alive(struct api *api);
 
 /* ---- auth.c ---- */

@@ -158,8 +158,7 @@ static int log_url(struct call *c, struct buf *url)
 void log_begin(struct call *c)
 {
 	_cleanup_buf_ struct buf url = {0};
-	const char *follow = http_req_query(c->http, "follow");
-	bool endless = streq(follow, "true") || streq(follow, "1");
+	bool endless = query_true(c, "follow");
 	struct log_stream *l;
 	struct http_call_options o = {.method = "GET",
 				      .timeout_ms = endless ? -1 : 60000,

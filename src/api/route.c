@@ -120,11 +120,16 @@ static int parse_path(struct call *c, const char *path)
 	return 0;
 }
 
-static bool query_true(const struct call *c, const char *name)
+/* As Go reads booleans: python3-kubernetes writes True. */
+bool query_true(const struct call *c, const char *name)
 {
+	static const char *const words[] = {"1", "t", "T", "true", "TRUE", "True"};
 	const char *v = http_req_query(c->http, name);
 
-	return v && (streq(v, "true") || streq(v, "1"));
+	for (size_t i = 0; v && i < ARRAY_SIZE(words); i++)
+		if (streq(v, words[i]))
+			return true;
+	return false;
 }
 
 static int parse_verb(struct call *c)

@@ -255,8 +255,6 @@ static uint64_t time_limit_ms(const struct call *c)
 static void begin(struct call *c, int64_t rev, bool current)
 {
 	struct watches *all = c->api->watches;
-	const char *bookmarks = http_req_query(c->http, "allowWatchBookmarks"),
-		   *initial = http_req_query(c->http, "sendInitialEvents");
 	struct watcher *w = xcalloc(1, sizeof(*w));
 
 	w->all = all;
@@ -267,8 +265,8 @@ static void begin(struct call *c, int64_t rev, bool current)
 		call_free(c);
 		return;
 	}
-	w->bookmarks = streq(bookmarks, "true") || streq(bookmarks, "1");
-	w->initial = streq(initial, "true") || streq(initial, "1");
+	w->bookmarks = query_true(c, "allowWatchBookmarks");
+	w->initial = query_true(c, "sendInitialEvents");
 	w->until_ms = clock_ms() + time_limit_ms(c);
 	w->next = all->first;
 	if (w->next)
