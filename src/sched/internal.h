@@ -28,7 +28,7 @@ struct metrics {
 
 void histogram_add(struct histogram *h, double seconds);
 /* In Prometheus' text form. */
-void metrics_write(const struct metrics *m, bool leader, size_t pending, size_t nodes, size_t pods,
+void sched_metrics(const struct metrics *m, bool leader, size_t pending, size_t nodes, size_t pods,
 		   struct buf *out);
 
 /* A pod without a node. */
@@ -75,9 +75,9 @@ struct scheduler {
 };
 
 /* ---- watch.c: caches -> state and queue ---- */
-void watch_start(struct scheduler *s);
-bool watch_synced(const struct scheduler *s);
-void watch_stop(struct scheduler *s);
+void sched_watch(struct scheduler *s);
+bool sched_synced(const struct scheduler *s);
+void sched_unwatch(struct scheduler *s);
 /* Something has changed that may give a waiting pod a place. */
 void queue_wake(struct scheduler *s);
 /* Runs the queue soon. */

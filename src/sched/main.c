@@ -26,12 +26,12 @@ static void on_http(void *ctx, struct http_req *req)
 	if (streq(http_req_path(req), "/healthz") || streq(http_req_path(req), "/livez")) {
 		http_reply_text(req, 200, "ok");
 	} else if (streq(http_req_path(req), "/readyz")) {
-		bool ready = watch_synced(s);
+		bool ready = sched_synced(s);
 
 		http_reply_text(req, ready ? 200 : 503,
 				ready ? "ok" : "the picture of the cluster is not complete yet");
 	} else if (streq(http_req_path(req), "/metrics")) {
-		metrics_write(&s->metrics, s->leading, strmap_len(s->queue), sched_nodes(s->state),
+		sched_metrics(&s->metrics, s->leading, strmap_len(s->queue), sched_nodes(s->state),
 			      sched_pods(s->state), &out);
 		http_reply(req, 200, "text/plain; version=0.0.4", out.data, out.len, NULL);
 	} else {
@@ -94,7 +94,7 @@ static int start(struct scheduler *s, struct err *e)
 	s->run = timer_new(s->loop, schedule_run, s);
 	s->flush = timer_new(s->loop, on_flush, s);
 	timer_start(s->flush, FLUSH_MS, FLUSH_MS);
-	watch_start(s);
+	sched_watch(s);
 	if (s->s.elect)
 		s->leader = kube_leader_new(s->kube, &leader);
 	else
@@ -114,7 +114,7 @@ static void drain_loop(uv_loop_t *loop)
 static void done(struct scheduler *s)
 {
 	drain_loop(s->loop);
-	watch_stop(s);
+	sched_unwatch(s);
 	timer_free(s->run);
 	timer_free(s->flush);
 	s->http = http_server_free(s->http);

@@ -23,7 +23,7 @@ static void write_histogram(const struct histogram *h, const char *name, const c
 		 (unsigned long long)h->count, name, h->sum, name, (unsigned long long)h->count);
 }
 
-void metrics_write(const struct metrics *m, bool leader, size_t pending, size_t nodes, size_t pods,
+void sched_metrics(const struct metrics *m, bool leader, size_t pending, size_t nodes, size_t pods,
 		   struct buf *out)
 {
 	buf_addf(out, "# TYPE kuayu_scheduler_leader gauge\nkuayu_scheduler_leader %d\n", leader);

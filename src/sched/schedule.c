@@ -148,7 +148,7 @@ void schedule_run(void *ctx)
 	uint64_t next_ms;
 	size_t n;
 
-	if (!s->leading || !watch_synced(s))
+	if (!s->leading || !sched_synced(s))
 		return;
 	list = collect(s, &n, &next_ms);
 	for (size_t i = 0; i < n && i < BATCH_MAX; i++)

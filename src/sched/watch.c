@@ -170,19 +170,19 @@ static struct kube_cache *watch(struct scheduler *s, const char *plural,
 	return kube_cache_new(s->kube, kind, NULL, NULL, &h);
 }
 
-void watch_start(struct scheduler *s)
+void sched_watch(struct scheduler *s)
 {
 	s->namespaces = watch(s, "namespaces", on_namespace);
 	s->nodes = watch(s, "nodes", on_node);
 	s->pods = watch(s, "pods", on_pod);
 }
 
-bool watch_synced(const struct scheduler *s)
+bool sched_synced(const struct scheduler *s)
 {
 	return kube_cache_synced(s->nodes) && kube_cache_synced(s->pods) && kube_cache_synced(s->namespaces);
 }
 
-void watch_stop(struct scheduler *s)
+void sched_unwatch(struct scheduler *s)
 {
 	s->namespaces = kube_cache_free(s->namespaces);
 	s->nodes = kube_cache_free(s->nodes);
