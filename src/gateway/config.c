@@ -56,6 +56,7 @@ static void write_defaults(struct buf *out)
 		      "\ttimeout http-keep-alive 75s\n"
 		      "\tretries 5\n"
 		      "\toption redispatch 1\n"
+		      "\toption idle-close-on-response\n"
 		      "\toption allbackups\n"
 		      "\toption clitcpka\n"
 		      "\tclitcpka-idle 5s\n"

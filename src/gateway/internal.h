@@ -7,6 +7,7 @@
 #include "net/http_server.h"
 
 #define POLL_MS	      200   /* the proxy is asked for its state so often */
+#define AGAIN_MS      10000 /* a port that was taken is tried again so often */
 #define SETTLE_MS     20    /* changes that come together are taken together */
 #define RELOAD_MS     500   /* at most one reload in so long */
 #define DRAIN_MS      30000 /* a server that has gone keeps its sessions so long */
@@ -83,9 +84,10 @@ struct proxy_state {
 	int64_t pid;
 	size_t n;
 	struct server_stat *v;
-	char *saved; /* the text of `show servers state`, for the next process */
+	char **frontends; /* names */
+	char *saved;	  /* the text of `show servers state`, for the next process */
 };
-#define PROXY_STATE_COMMAND "show env KUAYU_CONFIG;show info;show servers state;show stat -1 4 -1"
+#define PROXY_STATE_COMMAND "show env KUAYU_CONFIG;show info;show servers state;show stat -1 5 -1"
 int proxy_state_parse(const char *text, struct proxy_state *ret, struct err *e);
 void proxy_state_done(struct proxy_state *p);
 
@@ -131,9 +133,9 @@ struct gateway {
 	struct strmap *draining; /* "backend/server" -> uint64_t* since */
 	json_t *denied;
 	struct proxy_state state;
-	bool changed, busy, known, stopping;
+	bool changed, busy, known, looked, stopping;
 	char socket[108], config_file[4096], state_file[4096];
-	uint64_t reloaded_ms, failovers, commands, command_errors;
+	uint64_t built_ms, reloaded_ms, failovers, commands, command_errors;
 };
 
 /* ---- sync.c: what is wanted against what the proxy has ---- */

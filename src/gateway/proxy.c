@@ -62,12 +62,14 @@ static void on_exit_child(uv_process_t *u, int64_t status, int sig)
 		if (c->pid == p->next_pid) {
 			p->next_pid = 0;
 			failed(p, "it could not start (see its messages above)");
-		} else if (c->pid == p->pid) {
+		} else if (c->pid == p->pid && !p->next_pid) {
 			p->pid = 0;
 			log_error("proxy: process %lld ended with status %lld, signal %d", (long long)c->pid,
 				  (long long)status, sig);
 			failed(p, "it died");
 		} else {
+			if (c->pid == p->pid) /* told to finish by the one being started */
+				p->pid = 0;
 			log_info("proxy: old process %lld has finished", (long long)c->pid);
 		}
 	}

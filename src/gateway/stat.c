@@ -67,8 +67,11 @@ static void take_state(struct proxy_state *p, const struct table *t, char **row,
 
 static void take_stat(struct proxy_state *p, const struct table *t, char **row, size_t n)
 {
-	struct server_stat *s = find(p, column(t, row, n, "pxname"), column(t, row, n, "svname"));
+	const char *proxy = column(t, row, n, "pxname"), *server = column(t, row, n, "svname");
+	struct server_stat *s = find(p, proxy, server);
 
+	if (streq(server, "FRONTEND"))
+		p->frontends = strv_add(p->frontends, proxy);
 	if (!s)
 		return;
 	s->o.sessions = number(t, row, n, "scur");
@@ -111,7 +114,7 @@ int proxy_state_parse(const char *text, struct proxy_state *ret, struct err *e)
 {
 	_cleanup_free_ char *copy = xstrdup(text);
 	const char *from = strstr(text, "1\n# be_id"), *to = from ? strstr(from, "\n\n") : NULL;
-	struct proxy_state p = {0};
+	struct proxy_state p = {.frontends = xcalloc(1, sizeof(char *))};
 	struct table t = {0};
 	char *rest = copy, *line;
 
@@ -131,6 +134,7 @@ void proxy_state_done(struct proxy_state *p)
 	for (size_t i = 0; i < p->n; i++)
 		free(p->v[i].backend);
 	free(p->v);
+	strv_free(p->frontends);
 	free(p->saved);
 	*p = (struct proxy_state){0};
 }

@@ -57,7 +57,7 @@ static bool port_is_free(const struct gateway *g, int port)
 }
 
 /* The proxy refuses a whole configuration for one port that it cannot have, so a port that another program has is left out.
- * Ports that the proxy already listens on are not asked about. */
+ * Ports that the proxy listens on, or is about to, are not asked about. */
 static void drop_taken_ports(struct gateway *g, const struct exposures *before, struct exposures *now)
 {
 	size_t n = 0;
@@ -65,7 +65,7 @@ static void drop_taken_ports(struct gateway *g, const struct exposures *before, 
 	for (size_t i = 0; i < now->n; i++) {
 		struct exposure *x = &now->v[i];
 
-		if (!exposures_find(before, x->name) && *proxy_config(g->proxy) && !g->busy &&
+		if (!strv_has(g->state.frontends, x->name) && !exposures_find(before, x->name) &&
 		    !port_is_free(g, x->port)) {
 			_cleanup_free_ char *key = xasprintf("%s/%s", x->ns, x->service);
 			_cleanup_free_ char *why = xasprintf("port %d of %s is in use by another program",
@@ -116,6 +116,7 @@ static void build(struct gateway *g)
 	tell_denied(g, denied);
 	g->changed = false;
 	g->known = true;
+	g->built_ms = clock_ms();
 }
 
 /* ---- configuration ---- */
@@ -266,10 +267,13 @@ static void on_state(void *ctx, const char *text)
 	struct err e = {0};
 
 	g->busy = false;
+	g->looked = true;
 	if (!text || proxy_state_parse(text, &now, &e) < 0) {
 		if (*e.text)
 			log_error("%s", e.text);
 		proxy_silent(g->proxy);
+		if (!proxy_running(g->proxy) && g->known)
+			config_sync(g);
 		return;
 	}
 	proxy_state_done(&g->state);
@@ -291,7 +295,10 @@ void sync_tick(void *ctx)
 
 	if (g->stopping)
 		return;
-	if (kube_cache_synced(g->services) && kube_cache_synced(g->slices) && (g->changed || !g->known))
+	if (json_object_size(g->denied) && clock_ms() - g->built_ms >= AGAIN_MS)
+		g->changed = true;
+	if (g->looked && kube_cache_synced(g->services) && kube_cache_synced(g->slices) &&
+	    (g->changed || !g->known))
 		build(g);
 	if (g->busy)
 		return;
