@@ -4,7 +4,7 @@
 
 #define CLI_TIMEOUT_MS 2000
 
-struct cli_call {
+struct proxy_call {
 	uv_pipe_t pipe;
 	uv_connect_t connect;
 	uv_write_t write;
@@ -19,7 +19,7 @@ struct cli_call {
 
 static void on_closed(uv_handle_t *h)
 {
-	struct cli_call *c = h->data;
+	struct proxy_call *c = h->data;
 
 	if (--c->open)
 		return;
@@ -28,7 +28,7 @@ static void on_closed(uv_handle_t *h)
 	free(c);
 }
 
-static void finish(struct cli_call *c, bool ok)
+static void finish(struct proxy_call *c, bool ok)
 {
 	if (c->finished)
 		return;
@@ -45,14 +45,14 @@ static void on_timeout(uv_timer_t *t)
 
 static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *ret)
 {
-	struct cli_call *c = h->data;
+	struct proxy_call *c = h->data;
 
 	*ret = uv_buf_init(c->chunk, sizeof(c->chunk));
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
-	struct cli_call *c = s->data;
+	struct proxy_call *c = s->data;
 
 	if (n > 0 && buf_add(&c->answer, b->base, (size_t)n) < 0)
 		finish(c, false);
@@ -68,7 +68,7 @@ static void on_write(uv_write_t *w, int status)
 
 static void on_connect(uv_connect_t *r, int status)
 {
-	struct cli_call *c = r->data;
+	struct proxy_call *c = r->data;
 	uv_buf_t b = uv_buf_init(c->line.data, (unsigned)c->line.len);
 
 	if (c->finished)
@@ -81,10 +81,10 @@ static void on_connect(uv_connect_t *r, int status)
 	uv_write(&c->write, (uv_stream_t *)&c->pipe, &b, 1, on_write);
 }
 
-struct cli_call *cli_call(uv_loop_t *loop, const char *socket, const char *line,
-			  void (*done)(void *ctx, const char *text), void *ctx)
+struct proxy_call *proxy_call(uv_loop_t *loop, const char *socket, const char *line,
+			      void (*done)(void *ctx, const char *text), void *ctx)
 {
-	struct cli_call *c = xcalloc(1, sizeof(*c));
+	struct proxy_call *c = xcalloc(1, sizeof(*c));
 
 	c->done = done;
 	c->ctx = ctx;

@@ -92,10 +92,10 @@ int proxy_state_parse(const char *text, struct proxy_state *ret, struct err *e);
 void proxy_state_done(struct proxy_state *p);
 
 /* ---- cli.c: one line to the proxy's socket, the whole answer back ---- */
-struct cli_call;
+struct proxy_call;
 /* done: text NULL = failed. Never from inside. 2 s at most. */
-struct cli_call *cli_call(uv_loop_t *loop, const char *socket, const char *line,
-			  void (*done)(void *ctx, const char *text), void *ctx);
+struct proxy_call *proxy_call(uv_loop_t *loop, const char *socket, const char *line,
+			      void (*done)(void *ctx, const char *text), void *ctx);
 
 /* ---- proxy.c: the process ---- */
 struct proxy;
@@ -139,23 +139,24 @@ struct gateway {
 };
 
 /* ---- sync.c: what is wanted against what the proxy has ---- */
-void sync_tick(void *gateway);
+void gateway_tick(void *gateway);
 /* Something has changed: look soon. */
-void sync_kick(struct gateway *g);
+void gateway_kick(struct gateway *g);
 
 /* ---- timeline.c ---- */
-void timeline_serving(struct gateway *g, const struct exposure *x, const char *serving);
-void timeline_line(struct gateway *g,
-		   json_t *line); /* steals line; adds time and gateway, writes it to standard output */
+void gateway_timeline_serving(struct gateway *g, const struct exposure *x, const char *serving);
+void gateway_timeline_line(
+	struct gateway *g,
+	json_t *line); /* steals line; adds time and gateway, writes it to standard output */
 
 /* ---- peers.c: leases of all gateways, distances, status of Services ---- */
-struct peers *peers_new(struct gateway *g);
-struct peers *peers_free(struct peers *p);
+struct peers *gateways_new(struct gateway *g);
+struct peers *gateways_free(struct peers *p);
 /* As route_plan wants it. */
-const struct route_distance *peers_distances(const struct peers *p, size_t *ret_n);
-bool peers_leading(const struct peers *p);
+const struct route_distance *gateways_distances(const struct peers *p, size_t *ret_n);
+bool gateways_leading(const struct peers *p);
 /* Services have changed: the leader looks at their status. */
-void peers_services_changed(struct peers *p);
+void gateways_services_changed(struct peers *p);
 
 /* ---- metrics.c ---- */
 void gateway_metrics(const struct gateway *g, struct buf *out);

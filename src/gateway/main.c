@@ -51,18 +51,18 @@ static void on_service(void *ctx, json_t *old, json_t *obj)
 {
 	struct gateway *g = ctx;
 
-	peers_services_changed(g->peers);
-	sync_kick(g);
+	gateways_services_changed(g->peers);
+	gateway_kick(g);
 }
 
 static void on_slice(void *ctx, json_t *old, json_t *obj)
 {
-	sync_kick(ctx);
+	gateway_kick(ctx);
 }
 
 static void on_synced(void *ctx)
 {
-	sync_kick(ctx);
+	gateway_kick(ctx);
 }
 
 static struct kube_cache *watch(struct gateway *g, const char *group, const char *plural,
@@ -105,10 +105,10 @@ static int start(struct gateway *g, struct err *e)
 	g->draining = strmap_new();
 	g->denied = json_object();
 	g->proxy = proxy_new(g->loop, g->s.proxy, g->s.data);
-	g->tick = timer_new(g->loop, sync_tick, g);
+	g->tick = timer_new(g->loop, gateway_tick, g);
 	g->services = watch(g, "", "services", on_service);
 	g->slices = watch(g, "discovery.k8s.io", "endpointslices", on_slice);
-	g->peers = peers_new(g);
+	g->peers = gateways_new(g);
 	timer_start(g->tick, 0, POLL_MS);
 	g->http = http_server_new(g->loop, &http, e);
 	return g->http ? 0 : e->code ? e->code : -EIO;
@@ -134,7 +134,7 @@ static void drain_loop(uv_loop_t *loop, uint64_t ms)
 static void done(struct gateway *g)
 {
 	timer_free(g->tick);
-	g->peers = peers_free(g->peers);
+	g->peers = gateways_free(g->peers);
 	drain_loop(g->loop, 200);
 	proxy_free(g->proxy, g->s.keep_proxy);
 	kube_cache_free(g->services);

@@ -10,7 +10,7 @@ static void own(const struct gateway *g, struct buf *out)
 		 "# TYPE kuayu_gateway_proxy_starts_total counter\nkuayu_gateway_proxy_starts_total %llu\n",
 		 (unsigned long long)proxy_starts(g->proxy));
 	buf_addf(out, "# TYPE kuayu_gateway_leader gauge\nkuayu_gateway_leader %d\n",
-		 peers_leading(g->peers));
+		 gateways_leading(g->peers));
 	buf_addf(out, "# TYPE kuayu_gateway_ports gauge\nkuayu_gateway_ports %zu\n", g->exposures.n);
 	buf_addf(out, "# TYPE kuayu_gateway_denied_services gauge\nkuayu_gateway_denied_services %zu\n",
 		 json_object_size(g->denied));
@@ -43,7 +43,7 @@ static const struct column columns[] = {
 void gateway_metrics(const struct gateway *g, struct buf *out)
 {
 	size_t n = 0;
-	const struct route_distance *d = peers_distances(g->peers, &n);
+	const struct route_distance *d = gateways_distances(g->peers, &n);
 
 	own(g, out);
 	buf_adds(out, "# TYPE kuayu_gateway_zone_distance_seconds gauge\n");

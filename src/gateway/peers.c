@@ -140,7 +140,7 @@ static void on_status(void *ctx)
 	_cleanup_json_ json_t *want = NULL, *nothing = json_array();
 	json_t *service;
 
-	if (!peers_leading(p) || !kube_cache_synced(p->leases) || !kube_cache_synced(p->g->services))
+	if (!gateways_leading(p) || !kube_cache_synced(p->leases) || !kube_cache_synced(p->g->services))
 		return;
 	want = ingress_new(p);
 	kube_cache_foreach(p->g->services, service)
@@ -155,13 +155,13 @@ static void on_status(void *ctx)
 }
 
 /* Changes that come together are written together; the slow repetition repairs what failed. */
-void peers_services_changed(struct peers *p)
+void gateways_services_changed(struct peers *p)
 {
 	if (p)
 		timer_start(p->status, 100, RENEW_MS);
 }
 
-bool peers_leading(const struct peers *p)
+bool gateways_leading(const struct peers *p)
 {
 	return p->leader && kube_leader_is(p->leader);
 }
@@ -206,7 +206,7 @@ static void on_probed(uv_connect_t *r, int status)
 		    route_meter_add(&peer->meter, (double)(clock_us() - b->start_us) / 1000)) {
 			log_info("zone %s is %.2f ms away", peer->zone, peer->meter.shown_ms);
 			publish(p, peer->zone, peer->meter.shown_ms);
-			sync_kick(p->g);
+			gateway_kick(p->g);
 		}
 	}
 	if (!uv_is_closing((uv_handle_t *)&b->tcp))
@@ -285,7 +285,7 @@ static void fixed_distances(struct peers *p, char *const *list)
 	}
 }
 
-const struct route_distance *peers_distances(const struct peers *p, size_t *ret_n)
+const struct route_distance *gateways_distances(const struct peers *p, size_t *ret_n)
 {
 	*ret_n = p->n_distances;
 	return p->distances;
@@ -297,15 +297,15 @@ static void on_lease(void *ctx, json_t *old, json_t *obj)
 {
 	if (!old || !obj ||
 	    !json_equal(js_get(old, "metadata.annotations"), js_get(obj, "metadata.annotations")))
-		peers_services_changed(ctx);
+		gateways_services_changed(ctx);
 }
 
 static void on_started(void *ctx)
 {
-	peers_services_changed(ctx);
+	gateways_services_changed(ctx);
 }
 
-struct peers *peers_new(struct gateway *g)
+struct peers *gateways_new(struct gateway *g)
 {
 	struct peers *p = xcalloc(1, sizeof(*p));
 	struct kube_cache_handler h = {on_lease, NULL, p};
@@ -335,7 +335,7 @@ struct peers *peers_new(struct gateway *g)
 	return p;
 }
 
-struct peers *peers_free(struct peers *p)
+struct peers *gateways_free(struct peers *p)
 {
 	if (!p)
 		return NULL;

@@ -16,7 +16,7 @@
 
 #define COMMANDS_MAX 12000 /* bytes in one line, less than the proxy's buffer */
 
-void sync_kick(struct gateway *g)
+void gateway_kick(struct gateway *g)
 {
 	g->changed = true;
 	if (!g->stopping)
@@ -108,7 +108,7 @@ static void build(struct gateway *g)
 	struct exposure_input in = {.zone = g->s.zone};
 	struct exposures now;
 
-	in.distances = peers_distances(g->peers, &in.n_distances);
+	in.distances = gateways_distances(g->peers, &in.n_distances);
 	exposures_build(services, slices, &in, &now, &g->denied);
 	drop_taken_ports(g, &g->exposures, &now);
 	exposures_done(&g->exposures);
@@ -235,7 +235,7 @@ static void one_backend(struct gateway *g, const struct exposure *x, struct buf 
 		g->commands++;
 	}
 	route_serving(&x->plan, have, n_have, serving, sizeof(serving));
-	timeline_serving(g, x, serving);
+	gateway_timeline_serving(g, x, serving);
 }
 
 /* ---- the beat ---- */
@@ -285,11 +285,11 @@ static void on_state(void *ctx, const char *text)
 		one_backend(g, &g->exposures.v[i], &commands);
 	if (commands.len) {
 		g->busy = true;
-		cli_call(g->loop, g->socket, commands.data, on_commands, g);
+		proxy_call(g->loop, g->socket, commands.data, on_commands, g);
 	}
 }
 
-void sync_tick(void *ctx)
+void gateway_tick(void *ctx)
 {
 	struct gateway *g = ctx;
 
@@ -308,5 +308,5 @@ void sync_tick(void *ctx)
 		return;
 	}
 	g->busy = true;
-	cli_call(g->loop, g->socket, PROXY_STATE_COMMAND, on_state, g);
+	proxy_call(g->loop, g->socket, PROXY_STATE_COMMAND, on_state, g);
 }

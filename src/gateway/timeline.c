@@ -3,7 +3,7 @@
  * the zone that serves it here changes. */
 #include "gateway/internal.h"
 
-void timeline_line(struct gateway *g, json_t *line)
+void gateway_timeline_line(struct gateway *g, json_t *line)
 {
 	char now[CLOCK_TEXT_MAX];
 	char *text;
@@ -32,15 +32,16 @@ static void tell(struct gateway *g, const struct exposure *x, const char *from, 
 	json_t *service = kube_cache_get(g->services, x->ns, x->service);
 
 	g->failovers += streq(event, "GatewayFailover");
-	timeline_line(g, json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "event", event, "namespace", x->ns,
-				   "service", x->service, "port", x->port, "from", from, "to", to));
+	gateway_timeline_line(g,
+			      json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "event", event, "namespace", x->ns,
+					"service", x->service, "port", x->port, "from", from, "to", to));
 	if (service)
 		kube_event(g->kube, service, *to ? "Normal" : "Warning", event,
 			   "gateway %s in zone %s: port %d moved from %s to %s", g->s.node, g->s.zone,
 			   x->port, *from ? from : "nobody", *to ? to : "nobody");
 }
 
-void timeline_serving(struct gateway *g, const struct exposure *x, const char *serving)
+void gateway_timeline_serving(struct gateway *g, const struct exposure *x, const char *serving)
 {
 	char *before = strmap_get(g->serving, x->name);
 

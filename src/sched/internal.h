@@ -18,7 +18,7 @@ struct histogram {
 	double sum;
 };
 
-extern const double histogram_bounds[HISTOGRAM_MAX];
+extern const double sched_histogram_bounds[HISTOGRAM_MAX];
 
 struct metrics {
 	struct histogram bound;	   /* pod first seen -> its binding accepted */
@@ -26,7 +26,7 @@ struct metrics {
 	uint64_t scheduled, unschedulable, bind_errors;
 };
 
-void histogram_add(struct histogram *h, double seconds);
+void sched_histogram_add(struct histogram *h, double seconds);
 /* In Prometheus' text form. */
 void sched_metrics(const struct metrics *m, bool leader, size_t pending, size_t nodes, size_t pods,
 		   struct buf *out);
@@ -43,14 +43,14 @@ struct pending {
 	char *message; /* last reason told */
 };
 
-struct pending *pending_new(const char *key, json_t *pod);
-void pending_free(void *p);
+struct pending *sched_pending_new(const char *key, json_t *pod);
+void sched_pending_free(void *p);
 /* Another version of the same pod. */
-void pending_update(struct pending *p, json_t *pod);
+void sched_pending_update(struct pending *p, json_t *pod);
 /* 100 ms, doubled an attempt, at most 3 s. */
-uint64_t pending_backoff_ms(unsigned attempts);
+uint64_t sched_pending_backoff_ms(unsigned attempts);
 /* Higher priority first, then who came first. */
-int pending_compare(const void *a, const void *b);
+int sched_pending_compare(const void *a, const void *b);
 
 struct settings {
 	struct kube_settings kube;
@@ -79,11 +79,11 @@ void sched_watch(struct scheduler *s);
 bool sched_synced(const struct scheduler *s);
 void sched_unwatch(struct scheduler *s);
 /* Something has changed that may give a waiting pod a place. */
-void queue_wake(struct scheduler *s);
+void sched_queue_wake(struct scheduler *s);
 /* Runs the queue soon. */
-void queue_kick(struct scheduler *s, uint64_t after_ms);
+void sched_queue_kick(struct scheduler *s, uint64_t after_ms);
 
 /* ---- schedule.c: queue -> bindings, conditions, events ---- */
-void schedule_run(void *scheduler);
+void sched_run(void *scheduler);
 /* No longer the leader: what was assumed and not confirmed is forgotten. */
-void schedule_forget(struct scheduler *s);
+void sched_forget(struct scheduler *s);

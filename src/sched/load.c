@@ -115,7 +115,7 @@ static void taints_load(struct sched_node *n, const json_t *node, const char *re
 								sched_sym(&n->mem, ""), SCHED_NO_SCHEDULE};
 }
 
-struct sched_node *load_node(const json_t *node)
+struct sched_node *sched_load_node(const json_t *node)
 {
 	struct sched_node *n = sched_node_new();
 	const char *ready = ready_of(node);
@@ -130,7 +130,7 @@ struct sched_node *load_node(const json_t *node)
 	return n;
 }
 
-struct sched_labels load_namespace(const json_t *ns, struct sched_arena *mem)
+struct sched_labels sched_load_namespace(const json_t *ns, struct sched_arena *mem)
 {
 	struct sched_labels l = labels_load(mem, js_get(ns, "metadata.labels"), 1);
 	struct sched_sym key = sched_sym(mem, "kubernetes.io/metadata.name");
@@ -140,7 +140,7 @@ struct sched_labels load_namespace(const json_t *ns, struct sched_arena *mem)
 	return l;
 }
 
-bool load_pod_finished(const json_t *pod)
+bool sched_load_pod_finished(const json_t *pod)
 {
 	const char *phase = js_str(pod, "status.phase");
 
@@ -446,7 +446,7 @@ static const char *owner_uid(const json_t *pod)
 	return NULL;
 }
 
-struct sched_pod *load_pod(const json_t *pod)
+struct sched_pod *sched_load_pod(const json_t *pod)
 {
 	struct sched_pod *p = sched_pod_new();
 	const json_t *spec = js_get(pod, "spec"), *affinity = js_get(spec, "affinity");

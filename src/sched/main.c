@@ -44,7 +44,7 @@ static void on_started(void *ctx)
 	struct scheduler *s = ctx;
 
 	s->leading = true;
-	queue_wake(s);
+	sched_queue_wake(s);
 }
 
 static void on_stopped(void *ctx)
@@ -52,12 +52,12 @@ static void on_stopped(void *ctx)
 	struct scheduler *s = ctx;
 
 	s->leading = false;
-	schedule_forget(s);
+	sched_forget(s);
 }
 
 static void on_flush(void *ctx)
 {
-	queue_wake(ctx);
+	sched_queue_wake(ctx);
 }
 
 static void on_stop(void *ctx)
@@ -91,7 +91,7 @@ static int start(struct scheduler *s, struct err *e)
 	s->pod_kind = model_kind_by_plural("", "v1", "pods");
 	s->state = sched_state_new();
 	s->queue = strmap_new();
-	s->run = timer_new(s->loop, schedule_run, s);
+	s->run = timer_new(s->loop, sched_run, s);
 	s->flush = timer_new(s->loop, on_flush, s);
 	timer_start(s->flush, FLUSH_MS, FLUSH_MS);
 	sched_watch(s);
@@ -119,7 +119,7 @@ static void done(struct scheduler *s)
 	timer_free(s->flush);
 	s->http = http_server_free(s->http);
 	s->kube = kube_free(s->kube);
-	strmap_free(s->queue, pending_free);
+	strmap_free(s->queue, sched_pending_free);
 	sched_state_free(s->state);
 }
 

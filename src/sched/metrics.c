@@ -2,22 +2,22 @@
 /* The scheduler's numbers for Prometheus. */
 #include "sched/internal.h"
 
-const double histogram_bounds[HISTOGRAM_MAX] = {0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
-						0.05,	0.1,	0.25,  0.5,    1,     2.5,  10};
+const double sched_histogram_bounds[HISTOGRAM_MAX] = {0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+						      0.05,   0.1,    0.25,  0.5,    1,	    2.5,  10};
 
-void histogram_add(struct histogram *h, double seconds)
+void sched_histogram_add(struct histogram *h, double seconds)
 {
 	h->count++;
 	h->sum += seconds;
 	for (size_t i = 0; i < HISTOGRAM_MAX; i++)
-		h->bucket[i] += seconds <= histogram_bounds[i];
+		h->bucket[i] += seconds <= sched_histogram_bounds[i];
 }
 
 static void write_histogram(const struct histogram *h, const char *name, const char *help, struct buf *out)
 {
 	buf_addf(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
 	for (size_t i = 0; i < HISTOGRAM_MAX; i++)
-		buf_addf(out, "%s_bucket{le=\"%g\"} %llu\n", name, histogram_bounds[i],
+		buf_addf(out, "%s_bucket{le=\"%g\"} %llu\n", name, sched_histogram_bounds[i],
 			 (unsigned long long)h->bucket[i]);
 	buf_addf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
 		 (unsigned long long)h->count, name, h->sum, name, (unsigned long long)h->count);

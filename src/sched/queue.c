@@ -2,17 +2,17 @@
 /* Pods that wait for a node. */
 #include "sched/internal.h"
 
-struct pending *pending_new(const char *key, json_t *pod)
+struct pending *sched_pending_new(const char *key, json_t *pod)
 {
 	struct pending *p = xcalloc(1, sizeof(*p));
 
 	p->key = xstrdup(key);
 	p->seen_us = clock_us();
-	pending_update(p, pod);
+	sched_pending_update(p, pod);
 	return p;
 }
 
-void pending_free(void *ptr)
+void sched_pending_free(void *ptr)
 {
 	struct pending *p = ptr;
 
@@ -26,7 +26,7 @@ void pending_free(void *ptr)
 }
 
 /* A new spec or new labels are a new question: asked at once. Status changes are not (we write them ourselves). */
-void pending_update(struct pending *p, json_t *pod)
+void sched_pending_update(struct pending *p, json_t *pod)
 {
 	bool same = p->pod && json_equal(js_get(p->pod, "spec"), js_get(pod, "spec")) &&
 		    json_equal(js_get(p->pod, "metadata.labels"), js_get(pod, "metadata.labels"));
@@ -37,19 +37,19 @@ void pending_update(struct pending *p, json_t *pod)
 	if (same || p->binding)
 		return;
 	sched_pod_free(p->compiled);
-	p->compiled = load_pod(pod);
+	p->compiled = sched_load_pod(pod);
 	p->waiting = false;
 	p->not_before_ms = 0;
 }
 
-uint64_t pending_backoff_ms(unsigned attempts)
+uint64_t sched_pending_backoff_ms(unsigned attempts)
 {
 	unsigned shift = MIN(attempts ? attempts - 1 : 0, 10u);
 
 	return MIN((uint64_t)BACKOFF_FIRST_MS << shift, (uint64_t)BACKOFF_MAX_MS);
 }
 
-int pending_compare(const void *a, const void *b)
+int sched_pending_compare(const void *a, const void *b)
 {
 	const struct pending *pa = *(struct pending *const *)a, *pb = *(struct pending *const *)b;
 

@@ -26,9 +26,9 @@ static void take_back(struct scheduler *s, struct pending *p)
 	p->binding = false;
 	sched_pod_del(s->state, js_str(p->pod, "metadata.namespace"), js_str(p->pod, "metadata.name"));
 	if (!p->compiled)
-		p->compiled = load_pod(p->pod);
-	p->not_before_ms = clock_ms() + pending_backoff_ms(p->attempts);
-	queue_kick(s, pending_backoff_ms(p->attempts));
+		p->compiled = sched_load_pod(p->pod);
+	p->not_before_ms = clock_ms() + sched_pending_backoff_ms(p->attempts);
+	sched_queue_kick(s, sched_pending_backoff_ms(p->attempts));
 }
 
 static void on_bound(void *ctx, int status, json_t *body)
@@ -41,7 +41,7 @@ static void on_bound(void *ctx, int status, json_t *body)
 	if (status == 200 || status == 201) {
 		s->metrics.scheduled++;
 		if (ours) {
-			histogram_add(&s->metrics.bound, (double)(clock_us() - p->seen_us) / 1e6);
+			sched_histogram_add(&s->metrics.bound, (double)(clock_us() - p->seen_us) / 1e6);
 			kube_event(s->kube, p->pod, "Normal", "Scheduled", "Successfully assigned %s to %s",
 				   b->key, b->node);
 		}
@@ -86,7 +86,7 @@ static void refuse(struct scheduler *s, struct pending *p, const struct sched_de
 
 	s->metrics.unschedulable++;
 	p->waiting = true;
-	p->not_before_ms = clock_ms() + pending_backoff_ms(p->attempts);
+	p->not_before_ms = clock_ms() + sched_pending_backoff_ms(p->attempts);
 	sched_explain(s->state, p->compiled, d, &text);
 	if (streq(p->message, text.data))
 		return;
@@ -108,7 +108,7 @@ static void decide(struct scheduler *s, struct pending *p)
 
 	p->attempts++;
 	sched_decide(s->state, p->compiled, &o, &d);
-	histogram_add(&s->metrics.decision, (double)(clock_us() - start) / 1e6);
+	sched_histogram_add(&s->metrics.decision, (double)(clock_us() - start) / 1e6);
 	if (d.node) {
 		_cleanup_free_ char *node = xstrdup(d.node->name.s);
 
@@ -136,12 +136,12 @@ static struct pending **collect(struct scheduler *s, size_t *ret_n, uint64_t *re
 			*ret_next_ms = p->not_before_ms;
 	}
 	if (n)
-		qsort(list, n, sizeof(list[0]), pending_compare);
+		qsort(list, n, sizeof(list[0]), sched_pending_compare);
 	*ret_n = n;
 	return list;
 }
 
-void schedule_run(void *ctx)
+void sched_run(void *ctx)
 {
 	struct scheduler *s = ctx;
 	_cleanup_free_ struct pending **list = NULL;
@@ -154,12 +154,12 @@ void schedule_run(void *ctx)
 	for (size_t i = 0; i < n && i < BATCH_MAX; i++)
 		decide(s, list[i]);
 	if (n > BATCH_MAX)
-		queue_kick(s, 0);
+		sched_queue_kick(s, 0);
 	else if (next_ms)
-		queue_kick(s, next_ms - MIN(next_ms, clock_ms()));
+		sched_queue_kick(s, next_ms - MIN(next_ms, clock_ms()));
 }
 
-void schedule_forget(struct scheduler *s)
+void sched_forget(struct scheduler *s)
 {
 	const char *key;
 	struct pending *p;

@@ -3,19 +3,19 @@
  * leader starts at once. A change that may open a place wakes the pods that wait. */
 #include "sched/internal.h"
 
-void queue_kick(struct scheduler *s, uint64_t after_ms)
+void sched_queue_kick(struct scheduler *s, uint64_t after_ms)
 {
 	timer_start(s->run, after_ms, 0);
 }
 
-void queue_wake(struct scheduler *s)
+void sched_queue_wake(struct scheduler *s)
 {
 	const char *key;
 	struct pending *p;
 
 	strmap_foreach (s->queue, key, p)
 		p->waiting = false;
-	queue_kick(s, 0);
+	sched_queue_kick(s, 0);
 }
 
 /* ---- nodes ---- */
@@ -34,8 +34,8 @@ static bool node_matters(const json_t *old, const json_t *new)
 		if (x != y && !json_equal(x, y))
 			return true;
 	}
-	a = load_node(old);
-	b = load_node(new);
+	a = sched_load_node(old);
+	b = sched_load_node(new);
 	ready_changed = a->ready != b->ready || a->n_taints != b->n_taints;
 	sched_node_free(a);
 	sched_node_free(b);
@@ -49,10 +49,10 @@ static void on_node(void *ctx, json_t *old, json_t *obj)
 	if (!obj)
 		sched_node_del(s->state, js_str_or(old, "metadata.name", ""));
 	else if (!old || node_matters(old, obj))
-		sched_node_set(s->state, load_node(obj));
+		sched_node_set(s->state, sched_load_node(obj));
 	else
 		return;
-	queue_wake(s);
+	sched_queue_wake(s);
 }
 
 /* ---- pods ---- */
@@ -72,13 +72,13 @@ static const char *node_of(const json_t *pod)
 
 static void dequeue(struct scheduler *s, const char *key)
 {
-	pending_free(strmap_del(s->queue, key));
+	sched_pending_free(strmap_del(s->queue, key));
 }
 
 static void assigned(struct scheduler *s, const json_t *old, json_t *pod, const char *key)
 {
 	bool news =
-		!old || !node_of(old) || load_pod_finished(old) != load_pod_finished(pod) ||
+		!old || !node_of(old) || sched_load_pod_finished(old) != sched_load_pod_finished(pod) ||
 		!js_get(old, "metadata.deletionTimestamp") != !js_get(pod, "metadata.deletionTimestamp") ||
 		!json_equal(js_get(old, "spec"), js_get(pod, "spec")) ||
 		!json_equal(js_get(old, "metadata.labels"), js_get(pod, "metadata.labels"));
@@ -86,11 +86,11 @@ static void assigned(struct scheduler *s, const json_t *old, json_t *pod, const 
 	dequeue(s, key);
 	if (!news)
 		return;
-	if (load_pod_finished(pod))
+	if (sched_load_pod_finished(pod))
 		sched_pod_del(s->state, js_str(pod, "metadata.namespace"), js_str(pod, "metadata.name"));
 	else
-		sched_pod_set(s->state, load_pod(pod));
-	queue_wake(s);
+		sched_pod_set(s->state, sched_load_pod(pod));
+	sched_queue_wake(s);
 }
 
 /* Ours, and free to go. */
@@ -98,7 +98,7 @@ static bool wanted(const struct scheduler *s, const json_t *pod)
 {
 	return streq(js_str_or(pod, "spec.schedulerName", "default-scheduler"), s->s.name) &&
 	       !js_get(pod, "metadata.deletionTimestamp") &&
-	       json_array_size(js_get(pod, "spec.schedulingGates")) == 0 && !load_pod_finished(pod);
+	       json_array_size(js_get(pod, "spec.schedulingGates")) == 0 && !sched_load_pod_finished(pod);
 }
 
 static void unassigned(struct scheduler *s, json_t *pod, const char *key)
@@ -117,10 +117,10 @@ static void unassigned(struct scheduler *s, json_t *pod, const char *key)
 		return;
 	}
 	if (p)
-		pending_update(p, pod);
+		sched_pending_update(p, pod);
 	else
-		strmap_set(s->queue, key, pending_new(key, pod));
-	queue_kick(s, 0);
+		strmap_set(s->queue, key, sched_pending_new(key, pod));
+	sched_queue_kick(s, 0);
 }
 
 static void on_pod(void *ctx, json_t *old, json_t *obj)
@@ -131,7 +131,7 @@ static void on_pod(void *ctx, json_t *old, json_t *obj)
 	if (!obj) {
 		dequeue(s, key);
 		sched_pod_del(s->state, js_str(old, "metadata.namespace"), js_str(old, "metadata.name"));
-		queue_wake(s);
+		sched_queue_wake(s);
 	} else if (node_of(obj)) {
 		assigned(s, old, obj, key);
 	} else {
@@ -151,13 +151,13 @@ static void on_namespace(void *ctx, json_t *old, json_t *obj)
 		sched_namespace_set(s->state, js_str_or(old, "metadata.name", ""), NULL, NULL);
 		return;
 	}
-	labels = load_namespace(obj, &mem);
+	labels = sched_load_namespace(obj, &mem);
 	sched_namespace_set(s->state, js_str_or(obj, "metadata.name", ""), &mem, &labels);
 }
 
 static void on_synced(void *ctx)
 {
-	queue_kick(ctx, 0);
+	sched_queue_kick(ctx, 0);
 }
 
 static struct kube_cache *watch(struct scheduler *s, const char *plural,

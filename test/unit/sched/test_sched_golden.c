@@ -183,9 +183,9 @@ static json_t *make_pod(char **words)
 static void flush(struct play *p)
 {
 	if (p->last && p->last_is_node)
-		sched_node_set(p->state, load_node(p->last));
+		sched_node_set(p->state, sched_load_node(p->last));
 	else if (p->last)
-		sched_pod_set(p->state, load_pod(p->last));
+		sched_pod_set(p->state, sched_load_pod(p->last));
 	json_decref(p->last);
 	p->last = NULL;
 }
@@ -208,7 +208,7 @@ static void answer(struct play *p, const char *want)
 
 	if (!p->pending)
 		play_fail(p, "no pending pod");
-	pod = load_pod(p->pending);
+	pod = sched_load_pod(p->pending);
 	sched_decide(p->state, pod, &p->options, &d);
 	if (d.node)
 		buf_adds(&text, d.node->name.s);
@@ -248,7 +248,7 @@ static void namespace(struct play *p, char **words)
 		*value++ = 0;
 		label(o, *w, value);
 	}
-	labels = load_namespace(o, &mem);
+	labels = sched_load_namespace(o, &mem);
 	sched_namespace_set(p->state, words[0], &mem, &labels);
 	json_decref(o);
 }
