@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* reconcile: the controllers' pure functions; each looks at one object (by name) and what belongs to it. */
+#pragma once
+
+#include "control/plan.h"
+#include "control/pods.h"
+
+typedef void (*reconcile_fn)(const struct world *w, const char *ns, const char *name, struct plan *p);
+
+void replicaset_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+void deployment_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+void statefulset_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+void endpoints_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+/* name = "KIND/NAME", KIND a number of enum kind. */
+void gc_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+/* All nodes without a pod CIDR get one of `range` ("10.78.0.0/16"); false when the range is no IPv4 /8 to /24. */
+void podcidr_reconcile(const struct world *w, const char *range, struct plan *p);
+bool podcidr_range_ok(const char *range);
+/* Pods whose node does not exist, and finished pods beyond a bound. */
+void podgc_reconcile(const struct world *w, struct plan *p);
+
+/* ---- deployment.c, rollout.c and rollout_status.c ---- */
+struct rollout {
+	const struct world *w;
+	json_t *d;
+	struct plan *p;
+	json_t **sets; /* all ReplicaSets it controls, oldest first */
+	size_t n;
+	json_t *newest; /* of these, the one with the current template; NULL = none yet */
+	int64_t replicas, surge, unavailable;
+	const char *news; /* reason for the Progressing condition: a set was created or found; NULL */
+};
+/* One step each reconcile; the next one follows when the step is seen. */
+void rollout_rolling(struct rollout *r);
+void rollout_recreate(struct rollout *r);
+/* Spreads a changed spec.replicas over the sets in proportion; true when something was scaled. */
+bool rollout_scale(struct rollout *r);
+/* With the Available and Progressing conditions. */
+void rollout_status(struct rollout *r, int64_t collisions);
+bool rollout_complete(const struct rollout *r);
+void rollout_scale_set(struct rollout *r, json_t *rs, int64_t to);
+/* Sum of a number over the sets. */
+int64_t rollout_sum(const struct rollout *r, const char *path, bool old_only);

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which controllers have to look at what after a change. Too much is only work; too little would be a pod that is never
+ * replaced, so the rules are wide and a new leader looks at everything. */
+#include "control/manager.h"
+
+static enum controller controller_of(enum kind kind)
+{
+	switch (kind) {
+	case K_REPLICASET:
+		return C_REPLICASET;
+	case K_DEPLOYMENT:
+		return C_DEPLOYMENT;
+	case K_STATEFULSET:
+		return C_STATEFULSET;
+	case K_SERVICE:
+		return C_ENDPOINTS;
+	case K_NODE:
+		return C_NODE;
+	default:
+		return CONTROLLERS;
+	}
+}
+
+/* Its controlling owner, and that one's. */
+static void owners(struct manager *m, const json_t *obj, int depth)
+{
+	const json_t *ref = obj_controller(obj), *owner;
+	enum kind k = ref ? kind_of(js_str(ref, "apiVersion"), js_str(ref, "kind")) : KINDS;
+
+	if (k == KINDS || controller_of(k) == CONTROLLERS)
+		return;
+	manager_enqueue(m, controller_of(k), obj_ns(obj), js_str_or(ref, "name", ""), 0);
+	owner = world_get(m->world, k, obj_ns(obj), js_str_or(ref, "name", ""));
+	if (owner && depth < 3)
+		owners(m, owner, depth + 1);
+}
+
+static bool selects(const json_t *svc, const json_t *pod)
+{
+	const json_t *selector = js_get(svc, "spec.selector"), *value;
+	const char *key;
+
+	if (!pod || !json_object_size(selector))
+		return false;
+	json_object_foreach ((json_t *)selector, key, value)
+		if (!streq(obj_label(pod, key), json_string_value(value)))
+			return false;
+	return true;
+}
+
+static void services_of(struct manager *m, const json_t *old, const json_t *obj)
+{
+	_cleanup_free_ json_t **services = world_list(m->world, K_SERVICE, obj_ns(obj ? obj : old), NULL);
+
+	for (size_t i = 0; services[i]; i++)
+		if (selects(services[i], old) || selects(services[i], obj))
+			manager_enqueue(m, C_ENDPOINTS, obj_ns(services[i]), obj_name(services[i]), 0);
+}
+
+static void adopters(struct manager *m, const json_t *obj, enum kind kind)
+{
+	_cleanup_free_ json_t **v = world_list(m->world, kind, obj_ns(obj), NULL);
+
+	for (size_t i = 0; v[i]; i++)
+		if (model_labels_match(js_get(v[i], "spec.selector"), js_get(obj, "metadata.labels")))
+			manager_enqueue(m, controller_of(kind), obj_ns(v[i]), obj_name(v[i]), 0);
+}
+
+static void garbage(struct manager *m, enum kind kind, const json_t *old, const json_t *obj)
+{
+	const json_t *o = obj ? obj : old;
+	_cleanup_free_ char *name = xasprintf("%d/%s", (int)kind, obj_name(o));
+	json_t *ref;
+	size_t i;
+
+	if (obj && (obj_has_finalizer(obj, "orphan") || obj_has_finalizer(obj, "foregroundDeletion") ||
+		    json_array_size(js_get(obj, "metadata.ownerReferences"))))
+		manager_enqueue(m, C_GC, obj_ns(obj), name, 0);
+	if (obj)
+		return;
+	/* Gone: its owners may wait for that, its dependents have to follow. */
+	json_array_foreach (js_get(old, "metadata.ownerReferences"), i, ref) {
+		enum kind k = kind_of(js_str(ref, "apiVersion"), js_str(ref, "kind"));
+		const json_t *owner =
+			k < KINDS ? world_get(m->world, k, obj_ns(old), js_str_or(ref, "name", "")) : NULL;
+		_cleanup_free_ char *id = owner ? xasprintf("%d/%s", (int)k, obj_name(owner)) : NULL;
+
+		if (id && obj_deleting(owner))
+			manager_enqueue(m, C_GC, obj_ns(owner), id, 0);
+	}
+	for (int k = 0; k < KINDS; k++) {
+		_cleanup_free_ json_t **all = world_list(m->world, (enum kind)k, NULL, NULL);
+
+		for (size_t n = 0; all[n]; n++)
+			json_array_foreach (js_get(all[n], "metadata.ownerReferences"), i, ref)
+				if (streq(js_str(ref, "uid"), obj_uid(old))) {
+					_cleanup_free_ char *id = xasprintf("%d/%s", k, obj_name(all[n]));
+
+					manager_enqueue(m, C_GC, obj_ns(all[n]), id, 0);
+				}
+	}
+}
+
+/* What EndpointSlices take from a node. */
+static bool endpoints_differ(const json_t *old, const json_t *obj)
+{
+	const char *zone = "topology.kubernetes.io/zone";
+
+	return !old || !obj || !streq(obj_label(old, zone), obj_label(obj, zone)) ||
+	       node_has_taint(old, UNREACHABLE_TAINT, "NoExecute") !=
+		       node_has_taint(obj, UNREACHABLE_TAINT, "NoExecute");
+}
+
+static void all_services(struct manager *m)
+{
+	_cleanup_free_ json_t **services = world_list(m->world, K_SERVICE, NULL, NULL);
+
+	for (size_t i = 0; services[i]; i++)
+		manager_enqueue(m, C_ENDPOINTS, obj_ns(services[i]), obj_name(services[i]), 0);
+}
+
+static void pod_changed(struct manager *m, json_t *old, json_t *obj)
+{
+	services_of(m, old, obj);
+	if (old)
+		owners(m, old, 0);
+	if (obj)
+		owners(m, obj, 0);
+	if (obj && !obj_controller(obj))
+		adopters(m, obj, K_REPLICASET);
+	if (obj && js_str(obj, "spec.nodeName")) {
+		const json_t *node = world_get(m->world, K_NODE, "", js_str(obj, "spec.nodeName"));
+
+		if (!node)
+			manager_enqueue(m, C_PODGC, "", "all", 1000);
+		else if (node_has_taint(node, UNREACHABLE_TAINT, "NoExecute"))
+			manager_enqueue(m, C_NODE, "", obj_name(node), 0);
+	}
+}
+
+void triggers_changed(struct manager *m, enum kind kind, json_t *old, json_t *obj)
+{
+	json_t *o = obj ? obj : old;
+	enum controller c = controller_of(kind);
+	const char *service;
+
+	if (c != CONTROLLERS)
+		manager_enqueue(m, c, obj_ns(o), obj_name(o), 0);
+	switch (kind) {
+	case K_POD:
+		pod_changed(m, old, obj);
+		break;
+	case K_REPLICASET:
+		owners(m, o, 0);
+		if (obj && !obj_controller(obj))
+			adopters(m, obj, K_DEPLOYMENT);
+		break;
+	case K_ENDPOINTSLICE:
+		service = obj_label(o, "kubernetes.io/service-name");
+		if (service)
+			manager_enqueue(m, C_ENDPOINTS, obj_ns(o), service, 0);
+		break;
+	case K_NODE:
+		if (endpoints_differ(old, obj))
+			all_services(m);
+		if (obj && !js_str(obj, "spec.podCIDR"))
+			manager_enqueue(m, C_PODCIDR, "", "all", 0);
+		if (!obj)
+			manager_enqueue(m, C_PODGC, "", "all", 0);
+		break;
+	case K_LEASE:
+		return; /* every second, and never owned */
+	default:
+		break;
+	}
+	garbage(m, kind, old, obj);
+}
+
+void triggers_all(struct manager *m)
+{
+	for (int k = 0; k < KINDS; k++) {
+		_cleanup_free_ json_t **all = k == K_LEASE ? xcalloc(1, sizeof(*all))
+							   : world_list(m->world, (enum kind)k, NULL, NULL);
+
+		for (size_t i = 0; all[i]; i++)
+			triggers_changed(m, (enum kind)k, NULL, all[i]);
+	}
+}
