@@ -63,7 +63,7 @@ static json_t *endpoint_for(const struct world *w, const json_t *svc, const json
 	const json_t *node = node_name ? world_get(w, K_NODE, "", node_name) : NULL;
 	const char *zone = node ? obj_label(node, "topology.kubernetes.io/zone") : NULL;
 	bool reachable = !node || !node_has_taint(node, UNREACHABLE_TAINT, "NoExecute");
-	bool serving = pod_ready(pod) && reachable, deleting = obj_deleting(pod);
+	bool serving = pod_is_ready(pod) && reachable, deleting = obj_deleting(pod);
 	bool ready = js_bool(svc, "spec.publishNotReadyAddresses", false) || (serving && !deleting);
 	json_t *e = json_pack("{s:[s], s:{s:b, s:b, s:b}, s:{s:s, s:s, s:s, s:s}}", "addresses",
 			      js_str_or(pod, "status.podIP", ""), "conditions", "ready", ready, "serving",
@@ -93,7 +93,7 @@ static size_t collect(const struct world *w, json_t *svc, struct group *g)
 
 		json_object_foreach ((json_t *)selector, key, value)
 			match &= streq(obj_label(pods[i], key), json_string_value(value));
-		if (!match || pod_finished(pods[i]) || !*js_str_or(pods[i], "status.podIP", ""))
+		if (!match || pod_is_finished(pods[i]) || !*js_str_or(pods[i], "status.podIP", ""))
 			continue;
 		ports = ports_for(svc, pods[i]);
 		while (at < n && !json_equal(g[at].ports, ports))

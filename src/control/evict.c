@@ -90,7 +90,7 @@ static int64_t tainted_us(const json_t *node, int64_t now_us)
 
 static bool may_evict(const json_t *node, json_t *pod, const struct node_view *v, struct plan *p)
 {
-	int64_t tolerated_s = pod_tolerates_s(pod, UNREACHABLE_TAINT, 0), left_us;
+	int64_t tolerated_s = pod_toleration_s(pod, UNREACHABLE_TAINT, 0), left_us;
 
 	if (tolerated_s == INT64_MAX)
 		return false;
@@ -112,11 +112,11 @@ static void give_up(const struct world *w, json_t *node, const struct node_view 
 			      "Node agent stopped renewing its lease.");
 	set_taints(p, node, UNREACHABLE_TAINT, true, true);
 	for (size_t i = 0; pods[i]; i++) {
-		if (!streq(js_str(pods[i], "spec.nodeName"), name) || pod_finished(pods[i]))
+		if (!streq(js_str(pods[i], "spec.nodeName"), name) || pod_is_finished(pods[i]))
 			continue;
 		if (may_evict(node, pods[i], v, p))
 			plan_delete(p, K_POD, pods[i], 0);
-		else if (pod_ready(pods[i]))
+		else if (pod_is_ready(pods[i]))
 			set_condition(p, K_POD, pods[i], "False", "NodeUnreachable",
 				      "The pod's node is not heard any more.");
 	}
@@ -129,9 +129,9 @@ static void ask_to_leave(const struct world *w, const json_t *node, int64_t sinc
 	for (size_t i = 0; pods[i]; i++) {
 		int64_t s, left_us;
 
-		if (!streq(js_str(pods[i], "spec.nodeName"), obj_name(node)) || !pod_active(pods[i]))
+		if (!streq(js_str(pods[i], "spec.nodeName"), obj_name(node)) || !pod_is_active(pods[i]))
 			continue;
-		s = pod_tolerates_s(pods[i], NOT_READY_TAINT, NOT_READY_S);
+		s = pod_toleration_s(pods[i], NOT_READY_TAINT, NOT_READY_S);
 		if (s == INT64_MAX)
 			continue;
 		left_us = since_us + s * 1000000 - p->now_us;

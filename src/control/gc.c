@@ -136,7 +136,7 @@ void podgc_reconcile(const struct world *w, struct plan *p)
 
 		if (node && *node && !world_get(w, K_NODE, "", node))
 			plan_delete_if_node_gone(p, pods[i]);
-		else if (pod_finished(pods[i]) && !obj_deleting(pods[i]))
+		else if (pod_is_finished(pods[i]) && !obj_deleting(pods[i]))
 			pods[finished++] = pods[i];
 	}
 	if (finished <= FINISHED_MAX)

@@ -296,7 +296,7 @@ static bool replaced(const struct state *s)
 			continue;
 		pods = world_list(w, K_POD, obj_ns(owner), uid);
 		for (size_t i = 0; pods[i]; i++)
-			ready += pod_active(pods[i]) && pod_ready(pods[i]) &&
+			ready += pod_is_active(pods[i]) && pod_is_ready(pods[i]) &&
 				 !streq(js_str(pods[i], "spec.nodeName"), s->name);
 		if (ready < js_int(owner, "spec.replicas", 1))
 			return false;

@@ -2,33 +2,33 @@
 /* Questions to a pod, and a pod out of a template. */
 #include "control/pods.h"
 
-bool pod_finished(const json_t *pod)
+bool pod_is_finished(const json_t *pod)
 {
 	const char *phase = js_str_or(pod, "status.phase", "");
 
 	return streq(phase, "Succeeded") || streq(phase, "Failed");
 }
 
-bool pod_active(const json_t *pod)
+bool pod_is_active(const json_t *pod)
 {
-	return !pod_finished(pod) && !obj_deleting(pod);
+	return !pod_is_finished(pod) && !obj_deleting(pod);
 }
 
-bool pod_ready(const json_t *pod)
+bool pod_is_ready(const json_t *pod)
 {
 	return streq(obj_condition_status(pod, "Ready"), "True");
 }
 
-bool pod_running_ready(const json_t *pod)
+bool pod_is_running_ready(const json_t *pod)
 {
-	return streq(js_str(pod, "status.phase"), "Running") && pod_ready(pod);
+	return streq(js_str(pod, "status.phase"), "Running") && pod_is_ready(pod);
 }
 
-bool pod_available(const json_t *pod, int64_t min_ready_s, int64_t now_us, int64_t *ret_in_ms)
+bool pod_is_available(const json_t *pod, int64_t min_ready_s, int64_t now_us, int64_t *ret_in_ms)
 {
 	int64_t since, left_us;
 
-	if (!pod_ready(pod))
+	if (!pod_is_ready(pod))
 		return false;
 	if (min_ready_s <= 0)
 		return true;
@@ -51,7 +51,7 @@ bool pod_is_singleton(const json_t *pod)
 	       streq(obj_annotation(pod, "kuayu.io/singleton"), "true");
 }
 
-int64_t pod_tolerates_s(const json_t *pod, const char *taint_key, int64_t otherwise)
+int64_t pod_toleration_s(const json_t *pod, const char *taint_key, int64_t otherwise)
 {
 	int64_t s = -1;
 	json_t *t;
@@ -86,7 +86,7 @@ bool node_has_taint(const json_t *node, const char *key, const char *effect)
 	return false;
 }
 
-json_t *pod_from_template(const json_t *template, const json_t *owner, enum kind owner_kind, char *name)
+json_t *pod_object_new(const json_t *template, const json_t *owner, enum kind owner_kind, char *name)
 {
 	static const char *const kept[] = {"labels", "annotations", "finalizers"};
 	json_t *meta = json_pack("{s:s, s:s, s:[o]}", "name", name, "namespace", obj_ns(owner),

@@ -54,7 +54,7 @@ static struct ranked *rank(const struct world *w, json_t **pods, size_t n)
 
 		r[i] = (struct ranked){.pod = pods[i],
 				       .phase = phase_rank(pods[i]),
-				       .ready = pod_ready(pods[i]),
+				       .ready = pod_is_ready(pods[i]),
 				       .reachable =
 					       !node || !node_has_taint(node, UNREACHABLE_TAINT, "NoExecute"),
 				       .created_us = obj_time_us(pods[i], "metadata.creationTimestamp")};
@@ -77,7 +77,7 @@ static void adopt(const struct world *w, json_t *rs, struct plan *p)
 	for (size_t i = 0; pods[i]; i++) {
 		json_t *refs;
 
-		if (obj_controller(pods[i]) || !pod_active(pods[i]) ||
+		if (obj_controller(pods[i]) || !pod_is_active(pods[i]) ||
 		    !model_labels_match(selector, js_get(pods[i], "metadata.labels")))
 			continue;
 		refs = js_get(pods[i], "metadata.ownerReferences");
@@ -99,7 +99,7 @@ static void scale(const struct world *w, json_t *rs, json_t **active, size_t n, 
 		char *name = plan_name(p, obj_name(rs));
 
 		plan_event(p, rs, "Normal", "SuccessfulCreate", "Created pod: %s", name);
-		plan_create(p, K_POD, pod_from_template(js_get(rs, "spec.template"), rs, K_REPLICASET, name));
+		plan_create(p, K_POD, pod_object_new(js_get(rs, "spec.template"), rs, K_REPLICASET, name));
 	}
 	if ((int64_t)n <= want)
 		return;
@@ -124,8 +124,8 @@ static void set_status(json_t *rs, json_t **active, size_t n, struct plan *p)
 		json_object_foreach ((json_t *)labels, key, value)
 			all &= streq(obj_label(active[i], key), json_string_value(value));
 		labelled += all;
-		ready += pod_ready(active[i]);
-		available += pod_available(active[i], min_ready_s, p->now_us, &in_ms);
+		ready += pod_is_ready(active[i]);
+		available += pod_is_available(active[i], min_ready_s, p->now_us, &in_ms);
 	}
 	json_object_set_new(status, "replicas", json_integer((json_int_t)n));
 	json_object_set_new(status, "fullyLabeledReplicas", json_integer(labelled));
@@ -147,7 +147,7 @@ void replicaset_reconcile(const struct world *w, const char *ns, const char *nam
 		return;
 	pods = world_list(w, K_POD, ns, obj_uid(rs));
 	for (size_t i = 0; pods[i]; i++)
-		if (pod_active(pods[i]))
+		if (pod_is_active(pods[i]))
 			pods[n++] = pods[i];
 	if (!obj_deleting(rs)) {
 		size_t before = p->n;

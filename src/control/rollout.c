@@ -111,7 +111,7 @@ static bool old_pods_left(const struct rollout *r)
 			continue;
 		pods = world_list(r->w, K_POD, obj_ns(r->d), obj_uid(r->sets[i]));
 		for (size_t j = 0; pods[j]; j++)
-			if (!pod_finished(pods[j]))
+			if (!pod_is_finished(pods[j]))
 				return true;
 	}
 	return false;

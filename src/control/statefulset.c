@@ -29,8 +29,8 @@ struct set {
 
 static bool available(struct set *s, const json_t *pod)
 {
-	return !obj_deleting(pod) && pod_running_ready(pod) &&
-	       pod_available(pod, s->min_ready_s, s->p->now_us, &s->again_ms);
+	return !obj_deleting(pod) && pod_is_running_ready(pod) &&
+	       pod_is_available(pod, s->min_ready_s, s->p->now_us, &s->again_ms);
 }
 
 static bool updated(const struct set *s, const json_t *pod)
@@ -57,7 +57,7 @@ static void create(struct set *s, int64_t ordinal)
 	plan_event(s->p, s->s, "Normal", "SuccessfulCreate", "create Pod %s in StatefulSet %s successful",
 		   name, obj_name(s->s));
 	snprintf(index, sizeof(index), "%lld", (long long)ordinal);
-	pod = pod_from_template(js_get(s->s, "spec.template"), s->s, K_STATEFULSET, name);
+	pod = pod_object_new(js_get(s->s, "spec.template"), s->s, K_STATEFULSET, name);
 	labels = js_object(pod, "metadata.labels");
 	json_object_set_new(labels, "statefulset.kubernetes.io/pod-name", json_string(obj_name(pod)));
 	json_object_set_new(labels, "apps.kubernetes.io/pod-index", json_string(index));
@@ -114,7 +114,7 @@ static bool fill(struct set *s)
 
 		if (!pod) {
 			create(s, s->start + i);
-		} else if (pod_finished(pod) && !obj_deleting(pod)) {
+		} else if (pod_is_finished(pod) && !obj_deleting(pod)) {
 			plan_event(s->p, s->s, "Warning", "RecreatingFailedPod",
 				   "StatefulSet %s recreates %s", obj_name(s->s), obj_name(pod));
 			plan_delete(s->p, K_POD, pod, -1);
@@ -184,10 +184,10 @@ static void set_status(struct set *s)
 	for (int64_t i = 0; i < s->replicas + (int64_t)s->n_condemned; i++) {
 		const json_t *pod = i < s->replicas ? s->pods[i] : s->condemned[i - s->replicas];
 
-		if (!pod || pod_finished(pod))
+		if (!pod || pod_is_finished(pod))
 			continue;
 		replicas++;
-		ready += pod_running_ready(pod);
+		ready += pod_is_running_ready(pod);
 		avail += available(s, pod);
 		if (obj_deleting(pod))
 			continue;
