@@ -40,6 +40,7 @@ struct pending {
 	unsigned attempts;
 	bool waiting; /* found unschedulable: only a change or the flush tries it again */
 	bool binding;
+	bool telling; /* its condition is being written: no decision meanwhile, so that writes keep their order */
 	char *message; /* last reason told */
 };
 
@@ -69,6 +70,7 @@ struct scheduler {
 	struct sched_state *state;
 	struct strmap *queue; /* key -> struct pending */
 	struct timer *run, *flush;
+	uint64_t run_at_ms; /* when `run` fires; 0 = it is not set */
 	struct metrics metrics;
 	bool leading;
 	const struct model_kind *pod_kind;

@@ -7,17 +7,32 @@
  * and waits for a change in the cluster. */
 #include "sched/internal.h"
 
+/* What a call on its way needs: by its answer the queue may have another pod of that name. */
 struct binding {
 	struct scheduler *s;
-	char *key, *uid, *node;
+	json_t *pod;
+	char *key, *node;
+	uint64_t seen_us;
 };
 
 static void binding_free(struct binding *b)
 {
 	free(b->key);
-	free(b->uid);
+	json_decref(b->pod);
 	free(b->node);
 	free(b);
+}
+
+static struct binding *binding_new(struct scheduler *s, const struct pending *p, const char *node)
+{
+	struct binding *b = xcalloc(1, sizeof(*b));
+
+	b->s = s;
+	b->key = xstrdup(p->key);
+	b->pod = json_incref(p->pod);
+	b->seen_us = p->seen_us;
+	b->node = node ? xstrdup(node) : NULL;
+	return b;
 }
 
 /* The pod goes back into the queue. */
@@ -36,15 +51,14 @@ static void on_bound(void *ctx, int status, json_t *body)
 	struct binding *b = ctx;
 	struct scheduler *s = b->s;
 	struct pending *p = strmap_get(s->queue, b->key);
-	bool ours = p && p->binding && streq(js_str(p->pod, "metadata.uid"), b->uid);
+	bool ours = p && p->binding && streq(js_str(p->pod, "metadata.uid"), js_str(b->pod, "metadata.uid"));
 
 	if (status == 200 || status == 201) {
+		/* The watch may have told already, and the queue have forgotten the pod. */
 		s->metrics.scheduled++;
-		if (ours) {
-			sched_histogram_add(&s->metrics.bound, (double)(clock_us() - p->seen_us) / 1e6);
-			kube_event(s->kube, p->pod, "Normal", "Scheduled", "Successfully assigned %s to %s",
-				   b->key, b->node);
-		}
+		sched_histogram_add(&s->metrics.bound, (double)(clock_us() - b->seen_us) / 1e6);
+		kube_event(s->kube, b->pod, "Normal", "Scheduled", "Successfully assigned %s to %s", b->key,
+			   b->node);
 	} else {
 		s->metrics.bind_errors++;
 		log_warn("binding %s to %s: %d %s", b->key, b->node, status, js_str_or(body, "message", ""));
@@ -59,20 +73,32 @@ static void bind_pod(struct scheduler *s, struct pending *p, const char *node)
 	const char *ns = js_str_or(p->pod, "metadata.namespace", ""),
 		   *name = js_str_or(p->pod, "metadata.name", "");
 	_cleanup_free_ char *path = kube_path(s->pod_kind, ns, name, "binding");
-	struct binding *b = xcalloc(1, sizeof(*b));
+	struct binding *b = binding_new(s, p, node);
 	_cleanup_json_ json_t *body = json_pack(
 		"{s:s, s:s, s:{s:s, s:s, s:s*}, s:{s:s, s:s, s:s}}", "apiVersion", "v1", "kind", "Binding",
 		"metadata", "namespace", ns, "name", name, "uid", js_str(p->pod, "metadata.uid"), "target",
 		"apiVersion", "v1", "kind", "Node", "name", node);
 
-	b->s = s;
-	b->key = xstrdup(p->key);
-	b->uid = xstrdup(js_str_or(p->pod, "metadata.uid", ""));
-	b->node = xstrdup(node);
 	p->binding = true;
 	p->compiled->node_name = sched_sym(&p->compiled->mem, node);
 	sched_pod_set(s->state, take_ptr(p->compiled));
 	kube_raw(s->kube, "POST", path, NULL, body, on_bound, b);
+}
+
+static void on_told(void *ctx, int status, json_t *body)
+{
+	struct binding *b = ctx;
+	struct pending *p = strmap_get(b->s->queue, b->key);
+
+	if (p && streq(js_str(p->pod, "metadata.uid"), js_str(b->pod, "metadata.uid"))) {
+		p->telling = false;
+		if (status != 200) { /* told again with the next decision */
+			log_debug("status of %s: %d %s", b->key, status, js_str_or(body, "message", ""));
+			free(take_ptr(p->message));
+		}
+		sched_queue_kick(b->s, 0);
+	}
+	binding_free(b);
 }
 
 /* Tells it in the pod's status and as an event, when it is news. */
@@ -95,7 +121,9 @@ static void refuse(struct scheduler *s, struct pending *p, const struct sched_de
 	patch = json_pack("{s:{s:[{s:s, s:s, s:s, s:s, s:s}]}}", "status", "conditions", "type",
 			  "PodScheduled", "status", "False", "reason", "Unschedulable", "message", text.data,
 			  "lastTransitionTime", clock_text(now, clock_wall_us(), 0));
-	kube_patch(s->kube, s->pod_kind, ns, name, "status", KUBE_PATCH_STRATEGIC, patch, NULL, NULL);
+	kube_patch(s->kube, s->pod_kind, ns, name, "status", KUBE_PATCH_STRATEGIC, patch, on_told,
+		   binding_new(s, p, NULL));
+	p->telling = true;
 	kube_event(s->kube, p->pod, "Warning", "FailedScheduling", "%s", text.data);
 	log_info("%s: %s", p->key, text.data);
 }
@@ -128,7 +156,7 @@ static struct pending **collect(struct scheduler *s, size_t *ret_n, uint64_t *re
 
 	*ret_next_ms = 0;
 	strmap_foreach (s->queue, key, p) {
-		if (p->binding || p->waiting || !p->compiled)
+		if (p->binding || p->telling || p->waiting || !p->compiled)
 			continue;
 		if (p->not_before_ms <= now)
 			list[n++] = p;
@@ -148,6 +176,7 @@ void sched_run(void *ctx)
 	uint64_t next_ms;
 	size_t n;
 
+	s->run_at_ms = 0;
 	if (!s->leading || !sched_synced(s))
 		return;
 	list = collect(s, &n, &next_ms);

@@ -5,6 +5,11 @@
 
 void sched_queue_kick(struct scheduler *s, uint64_t after_ms)
 {
+	uint64_t at = clock_ms() + after_ms;
+
+	if (s->run_at_ms && s->run_at_ms <= at)
+		return;
+	s->run_at_ms = MAX(at, (uint64_t)1);
 	timer_start(s->run, after_ms, 0);
 }
 
