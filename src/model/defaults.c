@@ -211,9 +211,9 @@ static void default_service(json_t *obj)
 	json_array_foreach (json_object_get(spec, "ports"), i, port) {
 		json_t *target = json_object_get(port, "targetPort");
 
-		if (json_is_string(target) && !json_string_length(target))
-			json_object_del(port, "targetPort");
-		if (json_is_integer(target) && !json_integer_value(target))
+		bool empty = json_is_string(target) && !json_string_length(target);
+
+		if (empty || (json_is_integer(target) && !json_integer_value(target)))
 			json_object_del(port, "targetPort");
 		if (json_is_integer(json_object_get(port, "port")))
 			default_new(port, "targetPort", json_copy(json_object_get(port, "port")));

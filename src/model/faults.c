@@ -30,14 +30,14 @@ static void add(json_t *causes, const char *reason, const struct at *at, const c
 						"field", path.data ? path.data : ""));
 }
 
-/* Compact JSON, cut at VALUE_MAX (between characters). */
+/* Compact JSON, cut at VALUE_MAX (between characters), dots included. */
 static char *value_text(const json_t *v)
 {
 	char *s = js_text(v);
 	size_t n = strlen(s);
 
 	if (n > VALUE_MAX) {
-		for (n = VALUE_MAX; n && ((unsigned char)s[n] & 0xc0) == 0x80; n--)
+		for (n = VALUE_MAX - 3; n && ((unsigned char)s[n] & 0xc0) == 0x80; n--)
 			;
 		strcpy(s + n, "...");
 	}
