@@ -68,6 +68,7 @@ struct container {
 	bool init;
 	enum container_state state;
 	int attempt; /* number of the present one, from 0; -1 = none yet */
+	int counted; /* attempt whose end is in backoff_ms */
 	int64_t restarts;
 	char *dir, *id, *cgroup, *log; /* of the present attempt */
 	int pid, monitor;

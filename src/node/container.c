@@ -44,7 +44,7 @@ struct container *container_new(struct pod *p, const char *name, bool init)
 	c->pod = p;
 	c->name = xstrdup(name);
 	c->init = init;
-	c->attempt = -1;
+	c->attempt = c->counted = -1;
 	c->reason = xstrdup(init ? "PodInitializing" : "ContainerCreating");
 	return c;
 }
@@ -107,11 +107,11 @@ static char *state_path(const struct container *c)
 void container_save(const struct container *c)
 {
 	_cleanup_free_ char *path = state_path(c), *tmp = xasprintf("%s.tmp", path), *text = NULL;
-	_cleanup_json_ json_t *j =
-		json_pack("{s:i,s:I,s:I,s:I,s:s,s:s,s:b}", "attempt", c->attempt, "restarts",
-			  (json_int_t)c->restarts, "backoff_ms", (json_int_t)c->backoff_ms, "stop_signal",
-			  (json_int_t)c->stop_signal, "image_id", c->image_id ? c->image_id : "", "image_ref",
-			  c->image_ref ? c->image_ref : "", "started", c->started);
+	_cleanup_json_ json_t *j = json_pack(
+		"{s:i,s:i,s:I,s:I,s:I,s:s,s:s,s:b}", "attempt", c->attempt, "counted", c->counted, "restarts",
+		(json_int_t)c->restarts, "backoff_ms", (json_int_t)c->backoff_ms, "stop_signal",
+		(json_int_t)c->stop_signal, "image_id", c->image_id ? c->image_id : "", "image_ref",
+		c->image_ref ? c->image_ref : "", "started", c->started);
 	_cleanup_close_ int fd = -1;
 
 	if (c->last_state)
@@ -142,6 +142,7 @@ void container_load(struct container *c)
 	if (file_read(path, STATE_MAX, &text, &len, NULL) < 0 || js_parse_new(text, len, &j, NULL) < 0)
 		return;
 	c->restarts = js_int(j, "restarts", 0);
+	c->counted = (int)js_int(j, "counted", -1);
 	c->backoff_ms = (uint64_t)js_int(j, "backoff_ms", 0);
 	c->stop_signal = js_int(j, "stop_signal", SIGTERM);
 	c->image_id = xstrdup(js_str_or(j, "image_id", ""));
@@ -175,7 +176,11 @@ static void become_exited(struct container *c, int code, int sig, int64_t finish
 	c->kill_at_ms = 0;
 	c->stopping = false;
 	container_set_reason(c, reason, message);
-	c->start_at_ms = clock_ms() + container_backoff(&c->backoff_ms, ran_ms);
+	if (c->counted != c->attempt) /* else a former agent has counted it */
+		c->start_at_ms = clock_ms() + container_backoff(&c->backoff_ms, ran_ms);
+	else
+		c->start_at_ms = clock_ms() + (c->backoff_ms > BACKOFF_FIRST_MS ? c->backoff_ms / 2 : 0);
+	c->counted = c->attempt;
 	container_save(c);
 	log_info("%s/%s container %s ended: %s, status %d", c->pod->ns, c->pod->name, c->name, reason, code);
 }
@@ -192,7 +197,7 @@ static void take_pid(struct container *c, const json_t *j)
 static void take_exit(struct container *c, const json_t *j)
 {
 	int code = (int)js_int(j, "code", 255), sig = (int)js_int(j, "signal", 0);
-	bool oom = js_bool(j, "oom", false), fenced = js_bool(j, "fenced", false);
+	bool oom = js_bool(j, "oom", false), fenced = c->fenced || js_bool(j, "fenced", false);
 	const char *reason = oom ? "OOMKilled" : fenced ? "Fenced" : code == 0 ? "Completed" : "Error";
 
 	if (fenced)

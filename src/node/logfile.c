@@ -167,29 +167,28 @@ static size_t tail_start(const char *data, size_t len, int64_t lines)
 	return 0;
 }
 
-int log_read(const char *path, const struct log_options *o, struct buf *out, ino_t *ret_inode,
-	     off_t *ret_offset)
+int log_read(const char *path, const struct log_options *o, struct buf *out, struct log_tail *ret_tail)
 {
 	_cleanup_buf_ struct buf all = {0};
 	size_t skip;
 
-	*ret_inode = 0;
-	*ret_offset = 0;
+	if (ret_tail)
+		*ret_tail = (struct log_tail){.fd = -1};
 	for (int i = LOG_FILES - 1; i >= 0; i--) {
 		_cleanup_free_ char *name = i ? xasprintf("%s.%d", path, i) : xstrdup(path);
 		_cleanup_close_ int fd = open(name, O_RDONLY | O_CLOEXEC);
 		_cleanup_buf_ struct buf b = {0};
-		struct stat st;
+		size_t used;
 
 		if (fd < 0)
 			continue;
-		if (fstat(fd, &st) < 0 || read_from(fd, 0, &b) < 0)
+		if (read_from(fd, 0, &b) < 0)
 			return -EIO;
-		if (b.data)
-			*ret_offset = (off_t)format_records(b.data, b.len, o, &all);
-		*ret_inode = st.st_ino;
-		if (i)
-			*ret_offset = 0;
+		used = b.data ? format_records(b.data, b.len, o, &all) : 0;
+		if (i == 0 && ret_tail) {
+			*ret_tail = (struct log_tail){.fd = fd, .offset = (off_t)used};
+			fd = -1;
+		}
 	}
 	if (!all.data)
 		return 0;
@@ -199,41 +198,35 @@ int log_read(const char *path, const struct log_options *o, struct buf *out, ino
 	return buf_add(out, all.data + skip, all.len - skip);
 }
 
-static int more_of(const char *name, const struct log_options *o, struct buf *out, ino_t inode, off_t *offset)
+static void read_rest(const struct log_options *o, struct buf *out, struct log_tail *t)
 {
-	_cleanup_close_ int fd = open(name, O_RDONLY | O_CLOEXEC);
 	_cleanup_buf_ struct buf b = {0};
-	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (st.st_ino != inode)
-		return -ESTALE;
-	if (st.st_size > *offset && read_from(fd, *offset, &b) == 0 && b.data)
-		*offset += (off_t)format_records(b.data, b.len, o, out);
-	return 0;
+	if (read_from(t->fd, t->offset, &b) == 0 && b.data)
+		t->offset += (off_t)format_records(b.data, b.len, o, out);
 }
 
-int log_read_more(const char *path, const struct log_options *o, struct buf *out, ino_t *inode, off_t *offset)
+void log_read_more(const char *path, const struct log_options *o, struct buf *out, struct log_tail *t)
 {
-	_cleanup_free_ char *older = xasprintf("%s.1", path);
-	struct stat st;
-	int r;
+	struct stat now, mine;
+	bool rotated = t->fd < 0;
 
-	if (*inode == 0) {
-		if (stat(path, &st) < 0)
-			return 0;
-		*inode = st.st_ino;
-		*offset = 0;
-	}
-	r = more_of(path, o, out, *inode, offset);
-	if (r != -ESTALE)
-		return 0;
-	(void)more_of(older, o, out, *inode, offset);
-	if (stat(path, &st) < 0)
-		return 0;
-	*inode = st.st_ino;
-	*offset = 0;
-	(void)more_of(path, o, out, *inode, offset);
-	return 0;
+	/* Looked at before reading: what is written after the rename below goes to the new file only. */
+	if (t->fd >= 0 && stat(path, &now) == 0 && fstat(t->fd, &mine) == 0)
+		rotated = now.st_ino != mine.st_ino;
+	if (t->fd >= 0)
+		read_rest(o, out, t);
+	if (!rotated)
+		return;
+	log_tail_done(t);
+	t->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (t->fd >= 0)
+		read_rest(o, out, t);
+}
+
+void log_tail_done(struct log_tail *t)
+{
+	if (t->fd >= 0)
+		close(t->fd);
+	*t = (struct log_tail){.fd = -1};
 }

@@ -39,9 +39,14 @@ struct log_options {
 
 /* One record -> text for the client. Appends to out what the options let through; false when the record is malformed. */
 bool log_record_format(const char *rec, size_t len, const struct log_options *o, struct buf *out);
-/* All that is there now, in the rotated files too; *ret_inode and *ret_offset say where a follower goes on. */
-int log_read(const char *path, const struct log_options *o, struct buf *out, ino_t *ret_inode,
-	     off_t *ret_offset);
-/* What was written since (same options, without tail); updates both. */
-int log_read_more(const char *path, const struct log_options *o, struct buf *out, ino_t *inode,
-		  off_t *offset);
+/* Where a follower is. The open file survives rotation and removal, so that its last lines are read. */
+struct log_tail {
+	int fd; /* -1 = none yet */
+	off_t offset;
+};
+
+/* All that is there now, in the rotated files too; *ret_tail (may be NULL) says where a follower goes on. */
+int log_read(const char *path, const struct log_options *o, struct buf *out, struct log_tail *ret_tail);
+/* What was written since (same options, without tail). */
+void log_read_more(const char *path, const struct log_options *o, struct buf *out, struct log_tail *t);
+void log_tail_done(struct log_tail *t);

@@ -418,18 +418,22 @@ int monitor_main(const char *dir)
 
 /* ---- spawner ---- */
 
+/* The name in `ps`, written over the command line. argv is a verb's: the program's own name lies before it. */
 static void rename_process(int argc, char **argv, const char *name)
 {
-	size_t room = 0;
+	char *first = program_invocation_name;
+	size_t room = first + strlen(first) + 1 == argv[0] ? strlen(first) + 1 : 0;
 
-	prctl(PR_SET_NAME, "kuayu-monitor");
+	if (room == 0)
+		first = argv[0];
 	for (int i = 0; i < argc; i++)
-		if (i == 0 || argv[i] == argv[0] + room)
+		if (argv[i] == first + room)
 			room += strlen(argv[i]) + 1;
+	prctl(PR_SET_NAME, "kuayu-monitor");
 	if (room < 2)
 		return;
-	memset(argv[0], 0, room);
-	snprintf(argv[0], room, "%s", name);
+	memset(first, 0, room);
+	snprintf(first, room, "%s", name);
 }
 
 _Noreturn static void become_monitor(const char *dir, int argc, char **argv)

@@ -388,8 +388,10 @@ static void kill_due(struct pod *p)
 
 		if (c->state == CONTAINER_RUNNING && c->kill_at_ms && now >= c->kill_at_ms)
 			container_kill(c);
-		if (c->state == CONTAINER_RUNNING && p->singleton && p->a->fenced)
-			container_kill(c); /* its monitor has done so; this is the second line */
+		if (c->state == CONTAINER_RUNNING && p->singleton && p->a->fenced) {
+			c->fenced = true;
+			container_kill(c); /* its monitor does so too: whoever is first */
+		}
 	}
 }
 

@@ -19,6 +19,7 @@
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define ADDRESSES_MAX	  65536
 #define RETRY_MS	  1000
+#define BRIDGE_FILTER	  "/proc/sys/net/bridge/bridge-nf-call-iptables"
 #define FAILURES_MAX	  5 /* in a row; waiting pods are then told */
 
 struct waiting {
@@ -260,6 +261,10 @@ int sandboxes_start(struct sandboxes *s, const char *cidr, struct err *e)
 	write_sysctl("/proc/sys/net/ipv4/ip_forward", "1");
 	write_sysctl("/proc/sys/net/ipv4/conf/all/send_redirects", "0");
 	write_sysctl(redirects, "0");
+	/* With br_netfilter a frame whose address was translated is bridged on, never back to the port it came from: a pod could not
+	 * reach itself through a service. Here all pod traffic is routed, the bridge needs no filter. */
+	if (access(BRIDGE_FILTER, F_OK) == 0)
+		write_sysctl(BRIDGE_FILTER, "0");
 	s->cidr = xstrdup(cidr);
 	s->used[0] = s->used[1] = 1;
 	s->next = 2;

@@ -20,8 +20,7 @@ struct follower {
 	struct log_options o;
 	char *path, *uid, *name;
 	int attempt;
-	ino_t inode;
-	off_t offset;
+	struct log_tail tail;
 	int64_t sent;
 	bool ended;
 };
@@ -49,6 +48,7 @@ static void follower_closed(void *ctx)
 
 	followers--;
 	timer_free(f->timer);
+	log_tail_done(&f->tail);
 	free(f->path);
 	free(f->uid);
 	free(f->name);
@@ -74,7 +74,7 @@ static void on_follow(void *ctx)
 
 	if (f->ended)
 		return;
-	(void)log_read_more(f->path, &f->o, &b, &f->inode, &f->offset);
+	log_read_more(f->path, &f->o, &b, &f->tail);
 	if (f->o.limit_bytes >= 0 && (int64_t)b.len > f->o.limit_bytes - f->sent) {
 		b.len = (size_t)(f->o.limit_bytes - f->sent);
 		more = false;
@@ -90,12 +90,13 @@ static void on_follow(void *ctx)
 }
 
 static void follow(struct agent *a, struct http_req *r, const struct container *c,
-		   const struct log_options *o, const char *path, ino_t inode, off_t offset,
+		   const struct log_options *o, const char *path, struct log_tail tail,
 		   const struct buf *first)
 {
 	struct follower *f;
 
 	if (followers >= FOLLOWERS_MAX) {
+		log_tail_done(&tail);
 		http_reply_text(r, 429, "too many readers follow logs\n");
 		return;
 	}
@@ -108,8 +109,7 @@ static void follow(struct agent *a, struct http_req *r, const struct container *
 	f->uid = xstrdup(c->pod->uid);
 	f->name = xstrdup(c->name);
 	f->attempt = c->attempt;
-	f->inode = inode;
-	f->offset = offset;
+	f->tail = tail;
 	f->sent = (int64_t)first->len;
 	f->timer = timer_new(a->loop, on_follow, f);
 	http_stream_begin(r, 200, "text/plain; charset=utf-8", follower_closed, f);
@@ -138,9 +138,8 @@ static void serve_logs(struct agent *a, struct http_req *r)
 	_cleanup_free_ char *path = NULL;
 	_cleanup_buf_ struct buf b = {0};
 	const char *since = http_req_query(r, "sinceTime");
-	bool previous = flag(r, "previous");
-	ino_t inode;
-	off_t offset;
+	bool previous = flag(r, "previous"), follows = flag(r, "follow") && !previous;
+	struct log_tail tail = {.fd = -1};
 
 	if (number(r, "sinceSeconds", -1) >= 0)
 		o.since_us = clock_wall_us() - number(r, "sinceSeconds", 0) * 1000000;
@@ -159,10 +158,10 @@ static void serve_logs(struct agent *a, struct http_req *r)
 		return;
 	}
 	path = xasprintf("%s/%s/%d.log", c->pod->log_dir, c->name, c->attempt - previous);
-	if (log_read(path, &o, &b, &inode, &offset) < 0)
+	if (log_read(path, &o, &b, follows ? &tail : NULL) < 0)
 		http_reply_text(r, 500, "the log cannot be read\n");
-	else if (flag(r, "follow") && !previous)
-		follow(a, r, c, &o, path, inode, offset, &b);
+	else if (follows)
+		follow(a, r, c, &o, path, tail, &b);
 	else
 		http_reply(r, 200, "text/plain; charset=utf-8", b.data ? b.data : "", b.len, NULL);
 }

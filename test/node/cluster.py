@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One API server (SQLite) and up to two node agents, each in a network, mount and process namespace of its own, on this machine.
 Closing it ends every process, mount, namespace and control group."""
-import base64
 import ctypes
 import glob
 import http.client
@@ -31,6 +30,17 @@ def run(*argv, check=True, timeout=60, **kw):
     if check and p.returncode:
         raise RuntimeError(f"{' '.join(map(str, argv))}: {p.returncode}: {p.stdout}")
     return p.stdout
+
+
+def read(path):
+    return pathlib.Path(path).read_text().strip()
+
+
+def children(pid):
+    try:
+        return [int(x) for x in read(f"/proc/{pid}/task/{pid}/children").split()]
+    except FileNotFoundError:
+        return []
 
 
 def until(what, seconds=20, text="condition", every=0.02):
@@ -67,15 +77,11 @@ class Node:
                                         "--kill-child", "--mount-proc", "--propagation", "slave", "/usr/bin/python3", "-c", HOLDER])
         until(lambda: self._child(), text="holder")
         self.pid = self._child()
-        until(lambda: "signal.pause" in open(f"/proc/{self.pid}/cmdline").read(), text="holder's python")
+        until(lambda: "signal.pause" in read(f"/proc/{self.pid}/cmdline"), text="holder's python")
         self.inside("ip", "link", "set", "lo", "up")
 
     def _child(self):
-        try:
-            text = open(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children").read().split()
-            return int(text[0]) if text else None
-        except FileNotFoundError:
-            return None
+        return next(iter(children(self.holder.pid)), None)
 
     def enter(self, *argv):
         return ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", "--", *map(str, argv)]
@@ -90,12 +96,12 @@ class Node:
                 f"--image-store={self.cluster.images}", f"--tls-cert={pki}.crt", f"--tls-key={pki}.key",
                 f"--client-ca={self.cluster.ca}", f"--listen={self.address}:10250", f"--pod-cidr={self.cidr}",
                 f"--cgroup-parent={CGROUP}/{self.name}", *more]
-        self.agent = subprocess.Popen(self.enter(*argv), stderr=open(self.log, "a"), stdin=subprocess.DEVNULL)
+        with open(self.log, "a") as log:
+            self.agent = subprocess.Popen(self.enter(*argv), stderr=log, stdin=subprocess.DEVNULL)
 
     def agent_pid(self):
         """Of the agent itself (nsenter --pid forks)."""
-        kids = open(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read().split()
-        return int(kids[0]) if kids else self.agent.pid
+        return next(iter(children(self.agent.pid)), self.agent.pid)
 
     def kill(self, sig=signal.SIGKILL):
         os.kill(self.agent_pid(), sig)
@@ -144,7 +150,8 @@ class Cluster:
         first.inside("ip", "addr", "add", f"{first.address}/16", "dev", "wire")
         first.inside("ip", "link", "set", "wire", "up")
         for n in list(self.nodes.values())[1:]:
-            first.inside("ip", "link", "add", f"to-{n.name}", "type", "veth", "peer", "name", "eth0", "netns", str(n.pid))
+            run("nsenter", f"--net=/run/netns/{first.netns}", "ip", "link", "add", f"to-{n.name}", "type", "veth", "peer", "name", "eth0",
+                "netns", n.netns)
             first.inside("ip", "link", "set", f"to-{n.name}", "master", "wire", "up")
             n.inside("ip", "addr", "add", f"{n.address}/16", "dev", "eth0")
             n.inside("ip", "link", "set", "eth0", "up")
@@ -159,16 +166,15 @@ class Cluster:
         first = next(iter(self.nodes.values()))
         server = self.pki("api", "kube-apiserver", None, first.address, "127.0.0.1", "10.96.0.1")
         client = self.pki("api-node", "kuayu:api-node-client", "system:masters")
-        self.api = subprocess.Popen(
-            first.enter(KUAYU_API, "api", f"--store=sqlite:{self.dir}/store.db", "--listen=0.0.0.0:6443", f"--advertise={first.address}",
+        argv = first.enter(KUAYU_API, "api", f"--store=sqlite:{self.dir}/store.db", "--listen=0.0.0.0:6443", f"--advertise={first.address}",
                         f"--tls-cert={server}.crt", f"--tls-key={server}.key", f"--client-ca={self.ca}", f"--node-cert={client}.crt",
-                        f"--node-key={client}.key", f"--node-ca={self.ca}"),
-            stderr=open(self.dir / "api.log", "a"), stdin=subprocess.DEVNULL)
+                        f"--node-key={client}.key", f"--node-ca={self.ca}")
+        with open(self.dir / "api.log", "a") as log:
+            self.api = subprocess.Popen(argv, stderr=log, stdin=subprocess.DEVNULL)
         until(lambda: self._ready(), text=lambda: "API\n" + (self.dir / "api.log").read_text())
 
     def stop_api(self):
-        kids = open(f"/proc/{self.api.pid}/task/{self.api.pid}/children").read().split()
-        os.kill(int(kids[0]), signal.SIGKILL)
+        os.kill(next(iter(children(self.api.pid)), self.api.pid), signal.SIGKILL)
         self.api.wait(10)
 
     def _ready(self):
@@ -252,10 +258,10 @@ class Cluster:
         def there():
             try:
                 got = self.log(name, **kw)
-            except ApiError:
+            except (ApiError, ConnectionError):
                 return None
             return got if text in got else None
-        return until(there, seconds, lambda: f"log of {name} with {text!r}\n{self.logs()}")
+        return until(there, seconds, lambda: f"log of {name} with {text!r}: {self.log(name, **kw)!r}\n{self.logs()}")
 
     def logs(self):
         return "".join(f"--- {n.name}\n" + "\n".join(n.log.read_text().splitlines()[-40:]) for n in self.nodes.values() if n.log.exists())

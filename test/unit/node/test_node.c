@@ -257,8 +257,7 @@ static void log_files(void **state)
 	struct log_options o = {.tail_lines = 2, .limit_bytes = -1};
 	_cleanup_buf_ struct buf all = {0}, more = {0};
 	_cleanup_free_ char *path = NULL, *big = xcalloc(1, LOG_LINE_MAX + 10);
-	ino_t inode;
-	off_t offset;
+	struct log_tail tail;
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
@@ -267,7 +266,7 @@ static void log_files(void **state)
 	assert_int_equal(log_file_open(&f, path), 0);
 	log_file_put(&f, s, "a\nb\nc\nunfin", 11);
 	log_file_flush(&f);
-	assert_int_equal(log_read(path, &o, &all, &inode, &offset), 0);
+	assert_int_equal(log_read(path, &o, &all, &tail), 0);
 	assert_string_equal(all.data, "b\nc\n");
 	log_file_put(&f, s, "ished\n", 6);
 	memset(big, 'x', LOG_LINE_MAX + 9);
@@ -275,7 +274,7 @@ static void log_files(void **state)
 	log_file_put(&f, s, big, LOG_LINE_MAX + 9);
 	log_file_flush(&f);
 	o.tail_lines = -1;
-	assert_int_equal(log_read_more(path, &o, &more, &inode, &offset), 0);
+	log_read_more(path, &o, &more, &tail);
 	assert_int_equal(more.len, strlen("unfinished\n") + LOG_LINE_MAX + 9);
 	/* Rotation: a follower loses nothing. */
 	buf_skip(&more, more.len);
@@ -284,9 +283,10 @@ static void log_files(void **state)
 	log_file_flush(&f);
 	log_file_put(&f, s, "first\n", 6);
 	log_file_flush(&f);
-	assert_int_equal(log_read_more(path, &o, &more, &inode, &offset), 0);
+	log_read_more(path, &o, &more, &tail);
 	assert_string_equal(more.data, "last\nfirst\n");
 	close(f.fd);
+	log_tail_done(&tail);
 	buf_done(&f.out);
 	free(s);
 	assert_int_equal(dir_remove(dir, NULL), 0);
