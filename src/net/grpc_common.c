@@ -10,8 +10,14 @@ static void to_log(gpr_log_func_args *a)
 	log_debug("grpc: %s", a->message);
 }
 
+/* gRPC core only reads its sockets while some call waits. Calls that fail at once because the server was away then starve the TLS
+ * handshake with the server that is back, and it never ends; a poller in the background carries it on. Its period bounds how long each
+ * step of such a handshake takes. */
+#define BACKUP_POLL_MS "50"
+
 static void init_once(void)
 {
+	setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", BACKUP_POLL_MS, 0);
 	gpr_set_log_function(to_log);
 	gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
 	grpc_init();
