@@ -37,7 +37,7 @@ class Pki:
     def __init__(self, folder):
         self.dir = folder
         self.run("init")
-        self.run("issue", "--name=server", "--cn=kube-apiserver", "--san=DNS:localhost,IP:127.0.0.1", "--server", "--client")
+        self.run("issue", "--name=server", "--cn=kube-apiserver", "--san=DNS:localhost,IP:127.0.0.1,IP:127.0.0.11,IP:127.0.0.12,IP:127.0.0.13", "--server", "--client")
         self.run("issue", "--name=admin", "--cn=admin", "--org=system:masters")
 
     def run(self, verb, *args):
@@ -51,18 +51,22 @@ class Etcd:
     """Members of one etcd cluster."""
 
     def __init__(self, folder, count):
-        self.procs = []
+        self.procs, self.args, self.folder = [], [], folder
         self.ports = [(free_port(), free_port()) for _ in range(count)]
         cluster = ",".join("m%d=http://127.0.0.1:%d" % (i, p[1]) for i, p in enumerate(self.ports))
         for i, (client, peer) in enumerate(self.ports):
-            log = open(os.path.join(folder, "etcd%d.log" % i), "wb")
-            self.procs.append(subprocess.Popen([
+            self.args.append([
                 "etcd", "--name=m%d" % i, "--data-dir=%s/etcd%d" % (folder, i), "--unsafe-no-fsync",
                 "--listen-client-urls=http://127.0.0.1:%d" % client, "--advertise-client-urls=http://127.0.0.1:%d" % client,
                 "--listen-peer-urls=http://127.0.0.1:%d" % peer, "--initial-advertise-peer-urls=http://127.0.0.1:%d" % peer,
                 "--initial-cluster=" + cluster, "--initial-cluster-token=t%d" % os.getpid(), "--heartbeat-interval=100",
-                "--election-timeout=1000"], stdout=log, stderr=log))
-            log.close()
+                "--election-timeout=1000"])
+            self.procs.append(None)
+            self.start(i)
+
+    def start(self, i):
+        with open(os.path.join(self.folder, "etcd%d.log" % i), "ab") as log:
+            self.procs[i] = subprocess.Popen(self.args[i], stdout=log, stderr=log)
 
     def uri(self, first=0):
         order = self.ports[first:] + self.ports[:first]
@@ -82,15 +86,16 @@ class Etcd:
 class Server:
     """One `kuayu api`."""
 
-    def __init__(self, folder, pki, store, *options):
-        self.port = free_port()
-        self.url = "https://127.0.0.1:%d" % self.port
+    def __init__(self, folder, pki, store, *options, address="127.0.0.1", port=None):
+        self.port = port or free_port()
+        self.address = address
+        self.url = "https://%s:%d" % (address, self.port)
         self.pki = pki
         self.folder = folder
-        self.log_path = os.path.join(folder, "api-%d.log" % self.port)
-        self.args = [KUAYU, "api", "--store=" + store, "--listen=127.0.0.1:%d" % self.port, "--tls-cert=" + pki.file("server.crt"),
+        self.log_path = os.path.join(folder, "api-%s-%d.log" % (address, self.port))
+        self.args = [KUAYU, "api", "--store=" + store, "--listen=%s:%d" % (address, self.port), "--advertise=" + address, "--tls-cert=" + pki.file("server.crt"),
                      "--tls-key=" + pki.file("server.key"), "--client-ca=" + pki.file("ca.crt"), *options]
-        self.kubeconfig = os.path.join(folder, "kubeconfig-%d" % self.port)
+        self.kubeconfig = os.path.join(folder, "kubeconfig-%s-%d" % (address, self.port))
         pki.run("kubeconfig", "--name=admin", "--server=" + self.url, "--out=" + self.kubeconfig)
         self.tls = ssl.create_default_context(cafile=pki.file("ca.crt"))
         self.tls.load_cert_chain(pki.file("admin.crt"), pki.file("admin.key"))
