@@ -57,11 +57,10 @@ static void *run_probe(void *arg)
 	do {
 		struct store_list l = {0};
 		struct err e = {0};
-		uint64_t asked = clock_ms();
 		int r = store_range(k->api->store, REGISTRY "none/", NULL, 1, 0, &l, &e);
 
 		if (r == 0) {
-			k->api->store_heard_ms = asked;
+			k->api->store_heard_ms = clock_ms();
 			store_list_done(&l);
 		}
 		if ((r < 0) != lost) {

@@ -41,6 +41,9 @@ struct rpc_channel_options {
 	int64_t keepalive_ms; /* HTTP/2 ping while calls run; 0 = none. The server must allow the rate */
 	int64_t silence_ms; /* with keepalive: given up when a ping, or sent data, stays unanswered; 0 = 1,500 */
 	size_t message_max; /* bytes of an answer; 0 = 4 MiB */
+	/* A thread keeps the channel connected between calls. Without it nobody drives a connection attempt while no call
+	 * waits, so that after a server's restart short calls may fail for long. */
+	bool keep_connected;
 };
 
 struct rpc_meta {

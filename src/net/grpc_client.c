@@ -9,13 +9,38 @@
 #include "net/grpc_internal.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 #define META_MAX 8
+#define WATCH_MS 250 /* how long stopping the connecting thread may take */
 
 struct rpc_channel {
 	grpc_channel *ch;
 	char *target;
+	bool kept;
+	pthread_t keeper;
+	_Atomic bool stopping;
 };
+
+/* Keeps a channel connected: waiting for a change of its state drives its connection attempts. */
+static void *run_keeper(void *arg)
+{
+	struct rpc_channel *ch = arg;
+	grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
+
+	while (!ch->stopping) {
+		grpc_connectivity_state now = grpc_channel_check_connectivity_state(ch->ch, 1);
+
+		grpc_channel_watch_connectivity_state(ch->ch, now, rpc_deadline(WATCH_MS), cq, NULL);
+		(void)grpc_completion_queue_next(cq, rpc_deadline(-1), NULL);
+	}
+	grpc_completion_queue_shutdown(cq);
+	while (grpc_completion_queue_next(cq, rpc_deadline(-1), NULL).type != GRPC_QUEUE_SHUTDOWN)
+		;
+	grpc_completion_queue_destroy(cq);
+	return NULL;
+}
 
 static char *target_uri(const char *target)
 {
@@ -91,6 +116,10 @@ int rpc_channel_new(const struct rpc_channel_options *o, struct rpc_channel **re
 	ch->target = xstrdup(o->target);
 	ch->ch = grpc_channel_create(uri, creds, &list);
 	grpc_channel_credentials_release(creds);
+	if (o->keep_connected) {
+		ensure(pthread_create(&ch->keeper, NULL, run_keeper, ch) == 0);
+		ch->kept = true;
+	}
 	*ret = ch;
 	return 0;
 }
@@ -98,6 +127,9 @@ int rpc_channel_new(const struct rpc_channel_options *o, struct rpc_channel **re
 struct rpc_channel *rpc_channel_free(struct rpc_channel *ch)
 {
 	if (ch) {
+		ch->stopping = true;
+		if (ch->kept)
+			pthread_join(ch->keeper, NULL);
 		grpc_channel_destroy(ch->ch);
 		free(ch->target);
 		free(ch);

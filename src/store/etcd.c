@@ -550,7 +550,8 @@ int etcd_open(const char *rest, const struct store_options *o, struct store **re
 						       .key_file = o->key_file,
 						       .keepalive_ms = KEEPALIVE_MS,
 						       .silence_ms = SILENCE_MS,
-						       .message_max = MESSAGE_MAX};
+						       .message_max = MESSAGE_MAX,
+						       .keep_connected = true};
 
 		r = rpc_channel_new(&co, &c->ep[i].ch, e);
 		if (r == 0) {

@@ -187,7 +187,7 @@ class Cluster(unittest.TestCase):
         self.etcd.start(2)
         for server in s:
             server.ready(30)
-        self.assertEqual(s[0].call("POST", MAPS, {"metadata": {"name": "again"}})[0], 201)
+        self.assertEqual(s[0].call("POST", MAPS, {"metadata": {"name": "again"}})[0], 201, s[0].log())
         self.assertEqual(s[1].call("GET", MAPS + "/again")[0], 200, "a read at another server sees it at once")
 
     def test_3_one_address_for_one_service(self):
