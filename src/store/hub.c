@@ -8,12 +8,14 @@
  * One lock a hub; callbacks and history run without it. A publish wakes only watches whose prefix matches; the others
  * are moved on in place and tell progress once a second.
  *
- * Bounds: RING_REVS revisions and RING_BYTES bytes in the ring, WATCHES_MAX watches, CHUNK_EVENTS events a call (more only
+ * Bounds: RING_REVS revisions and RING_BYTES bytes in the ring (less where the driver has older history), WATCHES_MAX watches, CHUNK_EVENTS events a call (more only
  * when one revision has more). */
 #include "store/internal.h"
 
 #define RING_REVS	(STORE_HISTORY_REVS * 2)
 #define RING_BYTES	((size_t)64 << 20)
+#define CACHE_REVS	2048 /* the same where the driver has history: the ring is then only a cache */
+#define CACHE_BYTES	((size_t)8 << 20)
 #define WATCHES_MAX	1024
 #define CHUNK_EVENTS	1000
 #define CHUNK_BATCHES	256
@@ -41,7 +43,7 @@ struct hub {
 	pthread_mutex_t lock;
 	struct hub_batch *ring[RING_REVS];
 	size_t first, n; /* oldest, count */
-	size_t bytes;
+	size_t bytes, revs_max, bytes_max;
 	int64_t last;	   /* newest revision known */
 	int64_t from;	   /* the ring is complete from here on */
 	int64_t compacted; /* below this nothing can be watched */
@@ -96,6 +98,8 @@ struct hub *hub_new(const struct hub_source *src, int64_t rev, bool reachable)
 	struct hub *h = xcalloc(1, sizeof(*h));
 
 	h->src = *src;
+	h->revs_max = src->history ? CACHE_REVS : RING_REVS;
+	h->bytes_max = src->history ? CACHE_BYTES : RING_BYTES;
 	h->last = rev;
 	h->from = rev + 1;
 	h->reachable = reachable;
@@ -148,7 +152,7 @@ void hub_publish(struct hub *h, struct hub_batch *b)
 	pthread_mutex_lock(&h->lock);
 	ensure(b->rev > h->last);
 	h->last = b->rev;
-	while (h->n && (h->n == RING_REVS || h->bytes + b->bytes > RING_BYTES))
+	while (h->n && (h->n == h->revs_max || h->bytes + b->bytes > h->bytes_max))
 		ring_drop_oldest(h);
 	h->ring[(h->first + h->n++) % RING_REVS] = b;
 	h->bytes += b->bytes;

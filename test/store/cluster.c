@@ -4,12 +4,39 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #define START_WAIT_MS 20000
+
+static bool isolated;
+
+void cluster_isolate(void)
+{
+	isolated = unshare(CLONE_NEWNET) == 0;
+	if (isolated && system("ip link set lo up && nft add table inet cut && "
+			       "nft 'add chain inet cut in { type filter hook input priority 0; }'") != 0) {
+		fprintf(stderr, "cannot set up the test's network namespace\n");
+		exit(1);
+	}
+}
+
+bool cluster_power(struct cluster *c, int member, bool on)
+{
+	int a = c->client_port[member], b = c->peer_port[member];
+	_cleanup_free_ char *cut = xasprintf("nft 'add rule inet cut in tcp dport { %d, %d } drop; "
+					     "add rule inet cut in tcp sport { %d, %d } drop'",
+					     a, b, a, b);
+
+	if (!isolated)
+		return false;
+	cluster_freeze(c, member, !on);
+	assert_int_equal(system(on ? "nft flush chain inet cut in" : cut), 0);
+	return true;
+}
 
 static int free_port(void)
 {
