@@ -37,6 +37,9 @@ int floor_init(struct floor *f, char **gateways, const char *events_file, int co
 			return err_errno(e, -errno, "cannot open %s", events_file);
 		setvbuf(f->events, NULL, _IOLBF, 0);
 	}
-	f->http = http_client_new(f->loop, &(struct http_client_options){.connections_max = connections}, e);
+	f->http = http_client_new(f->loop,
+				  &(struct http_client_options){.connections_max = connections,
+								.unacked_max_ms = FLOOR_UNACKED_MS},
+				  e);
 	return f->http ? 0 : e->code;
 }

@@ -4,6 +4,10 @@
 
 #include "net/http_client.h"
 
+/* A gateway without power is told from one that is slow by TCP: bytes that nobody acknowledges for so long. So time-outs of
+ * requests can be long, and a slow moment of the database does not make everybody send everything again elsewhere. */
+#define FLOOR_UNACKED_MS     1000
+#define FLOOR_ANSWER_MS	     6000
 #define FLOOR_CONNECT_MS     300
 #define FLOOR_BACKOFF_MS     100
 #define FLOOR_BACKOFF_MS_MAX 1000

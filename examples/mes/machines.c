@@ -12,13 +12,12 @@
 
 #include <fcntl.h>
 
-#define REPORT_TIMEOUT_MS 1200
-#define POLL_WAIT_S	  20
-#define ACK_TIMEOUT_MS	  5000
-#define PENDING_MAX	  86400 /* one day of samples */
-#define SEND_MAX	  60	/* reports a request */
-#define ACKS_MAX	  50
-#define JOURNAL_MAX	  ((size_t)64 << 20)
+#define NO_BUFFER_MS 1200 /* limit of a machine that does not keep its samples */
+#define POLL_WAIT_S  20
+#define PENDING_MAX  86400 /* one day of samples */
+#define SEND_MAX     60	   /* reports a request */
+#define ACKS_MAX     50
+#define JOURNAL_MAX  ((size_t)64 << 20)
 
 struct sample {
 	uint64_t seq;
@@ -173,7 +172,7 @@ static void send_reports(struct machine *m)
 					  .body = body,
 					  .body_len = strlen(body),
 					  .headers = (const char *[]){"Content-Type: application/json", NULL},
-					  .timeout_ms = REPORT_TIMEOUT_MS,
+					  .timeout_ms = m->plant->buffer ? FLOOR_ANSWER_MS : NO_BUFFER_MS,
 					  .connect_timeout_ms = FLOOR_CONNECT_MS,
 					  .done = on_report,
 					  .ctx = m,
@@ -289,7 +288,7 @@ static void start_poll(struct machine *m)
 	m->poll = http_call_new(
 		m->f->http, &(struct http_call_options){
 				    .url = url.data,
-				    .timeout_ms = m->acks_sent ? ACK_TIMEOUT_MS : POLL_WAIT_S * 1000 + 5000,
+				    .timeout_ms = m->acks_sent ? FLOOR_ANSWER_MS : POLL_WAIT_S * 1000 + 5000,
 				    .connect_timeout_ms = FLOOR_CONNECT_MS,
 				    .done = on_poll,
 				    .ctx = m,

@@ -6,8 +6,7 @@
  * {placed, acked, failed}. */
 #include "floor.h"
 
-#define ORDER_TIMEOUT_MS 2500
-#define IN_FLIGHT_MAX	 2000
+#define IN_FLIGHT_MAX 2000
 
 struct office {
 	struct floor f;
@@ -81,7 +80,7 @@ static void send_order(struct order *r)
 			      .body = body,
 			      .body_len = strlen(body),
 			      .headers = (const char *[]){"Content-Type: application/json", key, NULL},
-			      .timeout_ms = ORDER_TIMEOUT_MS,
+			      .timeout_ms = FLOOR_ANSWER_MS,
 			      .connect_timeout_ms = FLOOR_CONNECT_MS,
 			      .done = on_answer,
 			      .ctx = r,
@@ -129,7 +128,7 @@ static void on_tick(void *ctx)
 
 	if (o->placing && o->ends_at && clock_ms() >= o->ends_at)
 		on_stop(o);
-	if (o->placing || (o->in_flight && clock_ms() < o->ends_at + ORDER_TIMEOUT_MS + 500))
+	if (o->placing || (o->in_flight && clock_ms() < o->ends_at + FLOOR_ANSWER_MS + 500))
 		return;
 	floor_event(&o->f, "end",
 		    json_pack("{s:I,s:I,s:I}", "placed", (json_int_t)o->placed, "acked", (json_int_t)o->acked,
