@@ -2,6 +2,7 @@
 """A small platform on loopback for tests: `kuayu api` with a certificate authority of its own, roles beside it, an API client.
 
 Everything lives in a temporary folder and in processes that are killed at the end. Addresses are 127.77.x.y."""
+import ctypes
 import http.client
 import json
 import os
@@ -40,6 +41,18 @@ class ApiError(Exception):
     def __init__(self, status, body):
         super().__init__(f"{status}: {body}")
         self.status = status
+
+
+def own_network():
+    """This process and what it starts get a network of their own: loopback only (all ports are free, links can be cut). Root only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x40000000) != 0:  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def nft(text):
+    subprocess.run(["nft", "-f", "-"], input=text.encode(), check=True)
 
 
 class Platform:

@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from test.gateway.platform import Platform, free_port, http_get, metric, wait_for
+from test.gateway.platform import Platform, free_port, http_get, metric, nft, own_network, wait_for
 
 GATEWAY = "127.77.1.1"
 BACKEND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "backend.py")
@@ -103,6 +103,7 @@ class Load(threading.Thread):
 class GatewayTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        own_network()
         cls.p = Platform()
         cls.addClassCleanup(cls.p.close)
         cls.health = cls.start_gateway()
@@ -258,6 +259,35 @@ class GatewayTest(unittest.TestCase):
         start = time.monotonic()
         self.assertEqual(request(self.port), (200, "b1"))
         self.assertLess(time.monotonic() - start, 4)
+
+    def test_silent_server_is_left(self):
+        """The machine of the server in use loses power: no refusal, just silence. Reads that wait for it move, no one fails."""
+        self.service()
+        self.backend("b")
+        self.backend("c")
+        self.publish()
+        wait_for("answered", 5, answers(self.port, "b1"))
+        loads = [Load(self.port) for _ in range(3)]
+        slow = []
+        waiting = threading.Thread(target=lambda: slow.append(request(self.port, path="/slow")))
+        for load in loads:
+            load.start()
+        waiting.start()
+        time.sleep(0.5)
+        nft("""add table ip cut
+               add chain ip cut in { type filter hook input priority 0; }
+               add rule ip cut in ip daddr 127.77.11.1 drop
+               add rule ip cut in ip saddr 127.77.11.1 drop""")
+        self.addCleanup(nft, "delete table ip cut")
+        wait_for("the farther zone answers", 6, answers(self.port, "c1"))
+        waiting.join(10)
+        time.sleep(0.3)
+        for load in loads:
+            load.finish()
+            self.assertEqual(load.failed, [])
+            self.assertEqual(load.names[-1], "c1")
+            self.assertLess(load.longest, 5)
+        self.assertEqual(slow, [(200, "c1")])
 
     def test_draining_keeps_what_runs(self):
         self.service()
