@@ -2,7 +2,7 @@
 /* haproxy.cfg (HAProxy 2.6). What each setting is for is said here and in docs/gateway.md.
  *
  * Time-outs. A long poll or a stream may be silent for long, so client, server and tunnel wait an hour; dead peers are found by other
- * means: servers by health checks (their sessions are shut down at that moment), clients by TCP keep-alive. Connecting
+ * means: servers by health checks (their sessions are ended then, see sessions.c), clients by TCP keep-alive. Connecting
  * may take 500 ms: twice a 200 ms jitter both ways, and also the pause before the same server is tried again.
  *
  * Retries. A request that could not be sent (connection refused or timed out) goes to another server, whatever it is. One that was
@@ -16,8 +16,9 @@ void haproxy_server(const struct exposure *x, const struct route_server *r, stru
 	buf_addf(out,
 		 "%sweight %d check inter 300ms fastinter 100ms downinter 300ms fall %d rise 2 observe "
 		 "layer4 error-limit 1 "
-		 "on-error fastinter on-marked-down shutdown-sessions pool-purge-delay 2s%s",
+		 "on-error fastinter pool-purge-delay 2s%s%s",
 		 r->backup ? "backup " : "", r->weight, r->backup ? 3 : 2,
+		 x->protocol == PROTOCOL_TCP ? " on-marked-down shutdown-sessions" : "",
 		 x->protocol == PROTOCOL_H2 ? " proto h2" : "");
 }
 

@@ -91,6 +91,11 @@ struct proxy_state {
 int proxy_state_parse(const char *text, struct proxy_state *ret, struct err *e);
 void proxy_state_done(struct proxy_state *p);
 
+/* ---- sessions.c: requests that wait for a dead server. Pure. ---- */
+bool sessions_waiting(const struct proxy_state *state);
+/* Answer of `show sess` -> commands that end them; returns how many. */
+size_t sessions_to_end(const char *text, const struct proxy_state *state, struct buf *out);
+
 /* ---- cli.c: one line to the proxy's socket, the whole answer back ---- */
 struct proxy_call;
 /* done: text NULL = failed. Never from inside. 2 s at most. */
@@ -135,7 +140,7 @@ struct gateway {
 	struct proxy_state state;
 	bool changed, busy, known, looked, stopping;
 	char socket[108], config_file[4096], state_file[4096];
-	uint64_t built_ms, reloaded_ms, failovers, commands, command_errors;
+	uint64_t built_ms, reloaded_ms, failovers, commands, command_errors, ended;
 };
 
 /* ---- sync.c: what is wanted against what the proxy has ---- */

@@ -259,6 +259,21 @@ static void on_commands(void *ctx, const char *text)
 	}
 }
 
+static void on_sessions(void *ctx, const char *text)
+{
+	struct gateway *g = ctx;
+	_cleanup_buf_ struct buf commands = {.limit = COMMANDS_MAX};
+	size_t n = text ? sessions_to_end(text, &g->state, &commands) : 0;
+
+	g->busy = false;
+	if (!n)
+		return;
+	log_info("proxy: %zu sessions with dead servers are ended", n);
+	g->ended += n;
+	g->busy = true;
+	proxy_call(g->loop, g->socket, commands.data, on_commands, g);
+}
+
 static void on_state(void *ctx, const char *text)
 {
 	struct gateway *g = ctx;
@@ -286,6 +301,9 @@ static void on_state(void *ctx, const char *text)
 	if (commands.len) {
 		g->busy = true;
 		proxy_call(g->loop, g->socket, commands.data, on_commands, g);
+	} else if (sessions_waiting(&g->state)) {
+		g->busy = true;
+		proxy_call(g->loop, g->socket, "show sess", on_sessions, g);
 	}
 }
 
