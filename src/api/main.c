@@ -52,7 +52,10 @@ static int listen_parse(const struct api_settings *s, char **ret_address, int *r
 
 	if (!colon || str_i64(colon + 1, &port) < 0 || port < 0 || port > 65535)
 		return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", s->listen);
-	*ret_address = xstrndup(s->listen, (size_t)(colon - s->listen));
+	if (*s->listen == '[' && colon[-1] == ']') /* [::]:6443 */
+		*ret_address = xstrndup(s->listen + 1, (size_t)(colon - s->listen) - 2);
+	else
+		*ret_address = xstrndup(s->listen, (size_t)(colon - s->listen));
 	*ret_port = (int)port;
 	return 0;
 }
@@ -162,6 +165,17 @@ static void finish(struct api *api)
 	settings_done(settings, ARRAY_SIZE(settings), &api->s);
 }
 
+/* A connection is a descriptor: as many as the system lets us have. */
+static void raise_descriptors(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
 int cmd_api(int argc, char **argv)
 {
 	static struct api api;
@@ -183,6 +197,7 @@ int cmd_api(int argc, char **argv)
 	snprintf(threads, sizeof(threads), "%lld", (long long)api.s.workers);
 	setenv("UV_THREADPOOL_SIZE", threads, 1);
 	json_object_seed(0);
+	raise_descriptors();
 	pthread_mutex_init(&api.event_lease_lock, NULL);
 	ensure(uv_loop_init(&api.loop) == 0);
 	r = start(&api, &e);

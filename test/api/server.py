@@ -175,7 +175,8 @@ class Fixture:
             with open(os.path.join(self.folder, "tokens"), "w") as f:
                 f.write('secret-token,machine,1,"system:nodes,other"\n')
             self.server = Server(self.folder, self.pki, store or "sqlite:" + os.path.join(self.folder, "store.db"),
-                                 "--token-file=" + os.path.join(self.folder, "tokens"), *options)
+                                 "--token-file=" + os.path.join(self.folder, "tokens"),
+                                 *[o.replace("PKI/", self.pki.dir + "/") for o in options])
             self.server.ready()
         except BaseException:
             self.close()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The REST API by hand: verbs, conflicts, selectors, pages, watches, deletion, errors. No controller runs."""
 import base64
+import http.server
 import ssl
 import threading
 import time
 import unittest
 
-from test.api.server import Fixture, wait_for
+from test.api.server import KUBECTLS, Fixture, free_port, wait_for
 
 NS = "/api/v1/namespaces/default"
 
@@ -363,6 +364,59 @@ class Rest(unittest.TestCase):
         made = self.call(201, "POST", NS + "/events", ev)
         found = self.call(200, "GET", NS + "/events?fieldSelector=involvedObject.name%3Dx,involvedObject.kind%3DPod")
         self.assertIn(made["metadata"]["name"], [e["metadata"]["name"] for e in found["items"]])
+
+
+class Logs(unittest.TestCase):
+    """pods/log is handed through from the node agent, pretended here."""
+
+    def test_logs(self):
+        asked = []
+
+        class Agent(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                asked.append((self.path, dict(x[0] for x in self.connection.getpeercert()["subject"])["commonName"]))
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                lines = [b"one\n", b"two\n"] + ([b"three\n"] if "follow=true" in self.path else [])
+                for line in lines:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                    self.wfile.flush()
+                    time.sleep(0.2)
+                self.wfile.write(b"0\r\n\r\n")
+
+            def log_message(self, *_):
+                pass
+
+        fix = Fixture(*["--node-%s=PKI/%s" % x for x in (("ca", "ca.crt"), ("cert", "server.crt"), ("key", "server.key"))])
+        agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=fix.pki.file("ca.crt"))
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_cert_chain(fix.pki.file("server.crt"), fix.pki.file("server.key"))
+        agent.socket = tls.wrap_socket(agent.socket, server_side=True)
+        threading.Thread(target=agent.serve_forever, daemon=True).start()
+        try:
+            s = fix.server
+            node = {"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                                                          "daemonEndpoints": {"kubeletEndpoint": {"Port": agent.server_port}}}}
+            self.assertEqual(s.call("POST", "/api/v1/nodes", node)[0], 201)
+            self.assertEqual(s.call("POST", NS + "/pods", pod("talker", node="n1"))[0], 201)
+            for binary in KUBECTLS:
+                self.assertEqual(s.kubectl("logs", "talker", "--tail=5", binary=binary), "one\ntwo\n")
+                self.assertEqual(s.kubectl("logs", "-f", "talker", "-c", "c", binary=binary), "one\ntwo\nthree\n")
+            self.assertIn(("/containerLogs/default/talker/c?tailLines=5", "kube-apiserver"), asked)
+            self.assertIn("not valid for pod", s.kubectl("logs", "talker", "-c", "wrong", ok=False))
+            node["metadata"]["name"], node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = "n2", free_port()
+            self.assertEqual(s.call("POST", "/api/v1/nodes", node)[0], 201)
+            self.assertEqual(s.call("POST", NS + "/pods", pod("unreachable", node="n2"))[0], 201)
+            self.assertEqual(s.call("GET", NS + "/pods/unreachable/log")[0], 503)
+        finally:
+            agent.shutdown()
+            agent.server_close()
+            fix.close()
 
 
 class Restart(unittest.TestCase):
