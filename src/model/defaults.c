@@ -38,6 +38,31 @@ static void default_new(json_t *o, const char *name, json_t *value)
 		json_decref(value);
 }
 
+/* A quantity given as a number becomes text, so that clients see one type only. */
+static json_t *quantity_text_new(const json_t *number)
+{
+	char text[64];
+
+	if (json_is_integer(number))
+		snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(number));
+	else
+		snprintf(text, sizeof(text), "%.9g", json_real_value(number));
+	return json_string(text);
+}
+
+static void quantities(const struct model_field *f, json_t *obj, json_t *v)
+{
+	const char *key;
+	void *tmp;
+	json_t *w;
+
+	if (f->shape == MODEL_ONE && json_is_number(v))
+		json_object_set_new(obj, f->name, quantity_text_new(v));
+	json_object_foreach_safe (f->shape == MODEL_MAP ? v : NULL, tmp, key, w)
+		if (json_is_number(w))
+			json_object_set_new(v, key, quantity_text_new(w));
+}
+
 static void default_tables(const struct model_object *o, json_t *obj)
 {
 	const char *key;
@@ -52,6 +77,8 @@ static void default_tables(const struct model_object *o, json_t *obj)
 			json_object_set_new(obj, f->name, json_loads(f->initial, JSON_DECODE_ANY, NULL));
 			v = json_object_get(obj, f->name);
 		}
+		if (v && f->type == MODEL_QUANTITY)
+			quantities(f, obj, v);
 		if (!v || f->type != MODEL_OBJECT)
 			continue;
 		if (f->shape == MODEL_ONE)

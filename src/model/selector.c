@@ -152,8 +152,12 @@ static int one(struct lex *x, const char *text, struct model_selector *s, struct
 	else if (take(x, "<"))
 		op = OP_LESS;
 	else {
-		if (word(x) < 0 || (!streq(x->word, "in") && !streq(x->word, "notin")))
+		const char *here = x->p;
+
+		if (word(x) < 0 || (!streq(x->word, "in") && !streq(x->word, "notin"))) {
+			x->p = here;
 			return bad(x, text, e);
+		}
 		op = streq(x->word, "in") ? OP_IN : OP_NOT_IN;
 		if (values_read(x, &values) < 0)
 			return bad(x, text, e);

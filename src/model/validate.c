@@ -36,19 +36,24 @@ static bool has_type_fault(const json_t *causes)
 
 int model_validate(const struct model_kind *k, const json_t *obj, const json_t *old, json_t **ret_causes)
 {
+	_cleanup_json_ json_t *was = NULL;
 	json_t *causes = json_array();
 
+	if (old) { /* what is stored may be older than a default */
+		was = json_deep_copy(old);
+		model_default(k, was);
+	}
 	if (!json_is_object(obj))
 		fault_type(causes, &AT_ROOT, obj, "an object");
 	else
 		check_schema(causes, &AT_ROOT, k->schema->object, obj);
 	if (!has_type_fault(causes)) {
-		validate_meta(causes, k, obj, old);
+		validate_meta(causes, k, obj, was);
 		for (size_t i = 0; i < ARRAY_SIZE(special); i++)
 			if (streq(special[i].kind, k->kind))
-				special[i].fn(causes, obj, old);
-		if (old)
-			check_immutable(causes, &AT_ROOT, k->schema->object, obj, old);
+				special[i].fn(causes, obj, was);
+		if (was)
+			check_immutable(causes, &AT_ROOT, k->schema->object, obj, was);
 	}
 	*ret_causes = causes;
 	return json_array_size(causes) ? -EINVAL : 0;
