@@ -40,6 +40,9 @@ class Cluster:
             except OSError as e:
                 why = e
                 continue
+            if status == 503:
+                why = text[:300]
+                continue
             if status != 200:
                 raise LabError(f"GET {path} at {name}: {status} {text[:300]}")
             return json.loads(text)
