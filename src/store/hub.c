@@ -6,7 +6,8 @@
  *
  * Threads: hub_publish from the driver's committing thread (commits are serial); everything else from any thread.
  * One lock a hub; callbacks and history run without it. A publish wakes only watches whose prefix matches; the others
- * are moved on in place and tell progress once a second.
+ * are moved on in place and tell progress: within MOVED_MS of a revision that was not theirs (a reader may wait for it), and
+ * once a second in any case.
  *
  * Bounds: RING_REVS revisions and RING_BYTES bytes in the ring (less where the driver has older history), WATCHES_MAX watches, CHUNK_EVENTS events a call (more only
  * when one revision has more). */
@@ -20,6 +21,7 @@
 #define CHUNK_EVENTS	1000
 #define CHUNK_BATCHES	256
 #define PROGRESS_MS	1000
+#define MOVED_MS	50
 #define HISTORY_WAIT_MS 200 /* after history was not to be had for now */
 #define WATCH_STACK	((size_t)256 << 10)
 
@@ -31,6 +33,7 @@ struct store_watch {
 	size_t prefix_len;
 	int64_t next; /* first revision not looked at */
 	bool dirty;   /* there may be something at or behind next */
+	bool moved;   /* next has risen since the last call */
 	bool closing; /* read without the lock by history(): only ever set */
 	int ended;    /* 0, or why the hub ended it */
 	uint64_t told_ms;
@@ -164,6 +167,9 @@ void hub_publish(struct hub *h, struct hub_batch *b)
 			pthread_cond_signal(&w->wake);
 		} else {
 			w->next = b->rev + 1;
+			if (!w->moved)
+				pthread_cond_signal(&w->wake);
+			w->moved = true;
 		}
 	}
 	pthread_mutex_unlock(&h->lock);
@@ -243,19 +249,27 @@ static void turn_collect(struct hub *h, struct store_watch *w, struct turn *t)
 	for (size_t i = ring_find(h, w->next); i < h->n; i++) {
 		struct hub_batch *b = ring_at(h, i);
 
-		if (t->n_batch == CHUNK_BATCHES || events >= CHUNK_EVENTS)
+		if (t->n_batch == CHUNK_BATCHES || events >= CHUNK_EVENTS) {
+			t->rev = w->next - 1;
 			return;
+		}
 		w->next = b->rev + 1;
 		if (!batch_matches(b, w))
 			continue;
 		__atomic_add_fetch(&b->refs, 1, __ATOMIC_RELAXED);
 		t->batch[t->n_batch++] = b;
-		t->rev = b->rev;
 		t->what = TURN_EVENTS;
 		events += b->n;
 	}
 	w->dirty = false;
 	w->next = MAX(w->next, h->last + 1);
+	t->rev = h->last;
+}
+
+/* When w has to tell progress next. */
+static uint64_t progress_due(const struct store_watch *w)
+{
+	return w->told_ms + (w->moved ? MOVED_MS : PROGRESS_MS);
 }
 
 /* Under the lock: decides what w does now. */
@@ -278,7 +292,11 @@ static void turn_decide(struct hub *h, struct store_watch *w, struct turn *t, ui
 			turn_collect(h, w, t);
 		}
 	}
-	if (t->what == TURN_NONE && now - w->told_ms >= PROGRESS_MS) {
+	if (t->what == TURN_EVENTS) {
+		w->moved = false;
+		w->told_ms = now;
+	} else if (t->what == TURN_NONE && now >= progress_due(w)) {
+		w->moved = false;
 		w->told_ms = now;
 		if (h->reachable && !w->dirty && w->next <= h->last + 1) {
 			t->what = TURN_PROGRESS;
@@ -343,7 +361,7 @@ static void *watch_thread(void *arg)
 	while (!w->closing) {
 		turn_decide(h, w, &t, clock_ms());
 		if (t.what == TURN_NONE) {
-			wait_until(w, w->told_ms + PROGRESS_MS);
+			wait_until(w, progress_due(w));
 			continue;
 		}
 		if (t.what == TURN_ENDED)

@@ -415,6 +415,10 @@ static void test_watch_progress(void **state)
 	recorder_start(&r, store, "/idle/", current() + 1);
 	rev = put("/busy/a", "1");
 	recorder_wait_progress(&r, rev, WAIT_MS);
+	for (int i = 0; i < 20; i++) {
+		rev = put("/busy/a", "2");
+		recorder_wait_progress(&r, rev, WAIT_MS);
+	}
 	put("/idle/a", "1");
 	recorder_wait_events(&r, 1, WAIT_MS);
 	recorder_done(&r);
