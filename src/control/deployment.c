@@ -141,6 +141,14 @@ static void create_set(struct rollout *r, int64_t revision, int64_t *collisions)
 	r->news = "NewReplicaSetCreated";
 }
 
+static void keep_annotation(json_t *annotations, const json_t *rs, const char *key)
+{
+	const char *was = obj_annotation(rs, key);
+
+	if (was)
+		json_object_set_new(annotations, key, json_string(was));
+}
+
 /* Revision and annotations of the current set and of the deployment; true when something is written. */
 static bool number_revision(struct rollout *r, int64_t revision)
 {
@@ -150,11 +158,9 @@ static bool number_revision(struct rollout *r, int64_t revision)
 
 	if (now < revision)
 		r->news = "FoundNewReplicaSet";
-	/* Scaling writes the desired count itself, when it has scaled. */
-	json_object_set_new(want, DESIRED_REPLICAS,
-			    json_string(obj_annotation(r->newest, DESIRED_REPLICAS)
-						? obj_annotation(r->newest, DESIRED_REPLICAS)
-						: "0"));
+	/* Scaling writes the counts itself, when it has scaled. */
+	keep_annotation(want, r->newest, DESIRED_REPLICAS);
+	keep_annotation(want, r->newest, MAX_REPLICAS);
 	if (!json_equal(want, js_get(r->newest, "metadata.annotations")) ||
 	    js_int(r->newest, "spec.minReadySeconds", 0) != js_int(r->d, "spec.minReadySeconds", 0)) {
 		plan_patch(r->p, ACTION_PATCH_MERGE, K_REPLICASET, NULL, r->newest,

@@ -7,15 +7,16 @@
  *                     tolerates it for N seconds                 deleted after them
  *                     singleton                                  deleted when fenced: its agent has killed it by then
  *                     all others                                 deleted now
- *   ready           taints away; Ready back to True when it was only our Unknown; Ready=False by its own word gives
- *                   taints not-ready, and its pods are asked to leave after NOT_READY_S
+ *   ready           taints away; Ready of node and pods back to what the agent last said when it was only our doing;
+ *                   Ready=False by its own word gives taints not-ready, and its pods are asked to leave after NOT_READY_S
  *   slow, returning nothing changes
  *
  * Deletion is by uid and without grace: the agent that could stop the pod is not heard. When it comes back it finds pods
  * that the API does not know and stops them. */
 #include "control/evict.h"
 
-#define NOT_READY_S 30
+#define NOT_READY_S	30
+#define POD_UNREACHABLE "NodeUnreachable"
 
 static json_t *taint_new(const struct plan *p, const char *key, const char *effect)
 {
@@ -68,11 +69,12 @@ static void set_taints(struct plan *p, json_t *node, const char *key, bool sched
 				     taints));
 }
 
+/* reason and message may be NULL: taken away. */
 static void set_condition(struct plan *p, enum kind kind, json_t *obj, const char *status, const char *reason,
 			  const char *message)
 {
 	plan_patch(p, ACTION_PATCH_STRATEGIC, kind, "status", obj,
-		   json_pack("{s:{s:[{s:s, s:s, s:s, s:s, s:o}]}}", "status", "conditions", "type", "Ready",
+		   json_pack("{s:{s:[{s:s, s:s, s:s?, s:s?, s:o}]}}", "status", "conditions", "type", "Ready",
 			     "status", status, "reason", reason, "message", message, "lastTransitionTime",
 			     plan_time(p)));
 }
@@ -117,7 +119,7 @@ static void give_up(const struct world *w, json_t *node, const struct node_view 
 		if (may_evict(node, pods[i], v, p))
 			plan_delete(p, K_POD, pods[i], 0);
 		else if (pod_is_ready(pods[i]))
-			set_condition(p, K_POD, pods[i], "False", "NodeUnreachable",
+			set_condition(p, K_POD, pods[i], "False", POD_UNREACHABLE,
 				      "The pod's node is not heard any more.");
 	}
 }
@@ -142,6 +144,24 @@ static void ask_to_leave(const struct world *w, const json_t *node, int64_t sinc
 	}
 }
 
+/* Pods that stayed (they tolerate it, or the node came back in time) get back what their agent said of their containers. */
+static void restore_pods(const struct world *w, const json_t *node, struct plan *p)
+{
+	_cleanup_free_ json_t **pods = world_list(w, K_POD, NULL, NULL);
+
+	for (size_t i = 0; pods[i]; i++) {
+		const json_t *ready = obj_condition(pods[i], "Ready");
+
+		if (!streq(js_str(pods[i], "spec.nodeName"), obj_name(node)) || !ready ||
+		    !streq(js_str(ready, "reason"), POD_UNREACHABLE))
+			continue;
+		if (streq(obj_condition_status(pods[i], "ContainersReady"), "True"))
+			set_condition(p, K_POD, pods[i], "True", NULL, NULL);
+		else
+			set_condition(p, K_POD, pods[i], "False", "ContainersNotReady", "");
+	}
+}
+
 static void serve(const struct world *w, json_t *node, struct plan *p)
 {
 	const json_t *ready = obj_condition(node, "Ready");
@@ -149,6 +169,7 @@ static void serve(const struct world *w, json_t *node, struct plan *p)
 	int64_t since_us = ready ? obj_time_us(ready, "lastTransitionTime") : 0;
 	bool of_long = since_us && p->now_us - since_us > NOT_READY_S * 1000000LL;
 
+	restore_pods(w, node, p);
 	if (ready && streq(status, "Unknown") && streq(js_str(ready, "reason"), REASON_SILENT)) {
 		set_condition(p, K_NODE, node, "True", "NodeAgentReady",
 			      "The node agent renews its lease again.");

@@ -93,7 +93,8 @@ static void judge_progress(struct rollout *r, json_t *s)
 		   js_int(s, "replicas", 0) == js_int(s, "updatedReplicas", 0)) {
 		return; /* rolled out; what is missing now is no matter of progress */
 	} else if (progressed(r, s) || !now || streq(reason, "NewReplicaSetAvailable")) {
-		snprintf(text, sizeof(text), "ReplicaSet \"%s\" is progressing.", set);
+		snprintf(text, sizeof(text), "%s \"%s\" is progressing.",
+			 r->newest ? "ReplicaSet" : "Deployment", r->newest ? set : obj_name(r->d));
 		status_condition(r->p, s, "Progressing", "True", "ReplicaSetUpdated", text);
 		touch(r->p, s, "Progressing");
 	} else if (!streq(reason, "ProgressDeadlineExceeded")) {
@@ -102,7 +103,8 @@ static void judge_progress(struct rollout *r, json_t *s)
 			plan_again(r->p, left_us / 1000 + 10);
 			return;
 		}
-		snprintf(text, sizeof(text), "ReplicaSet \"%s\" has timed out progressing.", set);
+		snprintf(text, sizeof(text), "%s \"%s\" has timed out progressing.",
+			 r->newest ? "ReplicaSet" : "Deployment", r->newest ? set : obj_name(r->d));
 		status_condition(r->p, s, "Progressing", "False", "ProgressDeadlineExceeded", text);
 	}
 }

@@ -141,7 +141,8 @@ static void on_list(void *ctx, int status, const char *data, size_t len, const c
 			kube_leave(c->k, c->server, status < 0 ? text : "cannot list");
 		return;
 	}
-	c->k->heard_ms = c->heard_ms = clock_ms();
+	kube_heard(c->k);
+	c->heard_ms = clock_ms();
 	take_list(c, list);
 	c->listed = c->synced = true;
 	c->failures = 0;
@@ -203,7 +204,8 @@ static void on_data(void *ctx, const char *data, size_t len)
 	struct kube_cache *c = ctx;
 	size_t from = 0;
 
-	c->k->heard_ms = c->heard_ms = clock_ms();
+	kube_heard(c->k);
+	c->heard_ms = clock_ms();
 	c->failures = 0;
 	if (buf_add(&c->line, data, len) < 0) {
 		c->gone = true;
@@ -254,7 +256,7 @@ static void start(struct kube_cache *c)
 	struct kube *k = c->k;
 	_cleanup_free_ char *path = kube_path(c->kind, c->ns, NULL, NULL), *url = NULL;
 	const char *headers[] = {"Accept: application/json", k->user_agent, NULL};
-	struct http_call_options o = {.headers = headers, .connect_timeout_ms = CONNECT_TIMEOUT_MS, .ctx = c};
+	struct http_call_options o = {.headers = headers, .connect_timeout_ms = kube_connect_ms(k), .ctx = c};
 
 	ensure(!c->call);
 	timer_stop(c->retry);

@@ -71,10 +71,24 @@ static void call_end(struct call *c, int status, json_t *body)
 		done(ctx, status, body);
 }
 
+void kube_heard(struct kube *k)
+{
+	k->heard_ms = clock_ms();
+	k->unreached = 0;
+}
+
+int64_t kube_connect_ms(const struct kube *k)
+{
+	size_t rounds = k->unreached / MAX(1, k->n_servers);
+
+	return MIN(CONNECT_TIMEOUT_MAX, CONNECT_TIMEOUT_MS << MIN(rounds, 4));
+}
+
 void kube_leave(struct kube *k, size_t from, const char *why)
 {
 	struct kube_cache *next;
 
+	k->unreached++;
 	if (from != k->current || k->n_servers < 2)
 		return;
 	k->current = (from + 1) % k->n_servers;
@@ -112,8 +126,8 @@ static void on_done(void *ctx, int status, const char *data, size_t len, const c
 	struct err e = {0};
 
 	c->http = NULL;
-	if (status > 0)
-		k->heard_ms = clock_ms();
+	if (status > 0 && !server_failed(status))
+		kube_heard(k);
 	if (server_failed(status)) {
 		char why[200];
 
@@ -158,7 +172,7 @@ static void call_send(struct call *c)
 						 .body = c->body,
 						 .body_len = c->body ? strlen(c->body) : 0,
 						 .timeout_ms = MAX(1, MIN(left, c->attempt_ms)),
-						 .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+						 .connect_timeout_ms = kube_connect_ms(k),
 						 .done = on_done,
 						 .ctx = c,
 					 });

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events for people: what happened to which object and why. The same event again within its memory counts up the one
- * that exists. Bounds: 10 a second with bursts of 25, beyond is dropped and counted; the last 256 different ones are
+ * that exists. Bounds: 10 a second with bursts of 25 (33 with those of nodes), beyond is dropped and counted; the last 256 different ones are
  * remembered. Events are best effort: a write that fails is not repeated. The time with milliseconds is in the
  * annotation kuayu.io/time (core/v1 Events have whole seconds only), which is what failover timelines are drawn from. */
 #include "kube/internal.h"
 
 #define RATE_PER_S 10
-#define BURST	   25
+#define BURST	   33
+#define RESERVED   8 /* of the burst, for Events of nodes: a failover is told even when pods make many */
 #define REMEMBERED 256
 
 static const struct model_kind event_kind = {
@@ -49,13 +50,13 @@ struct recorder *recorder_free(struct recorder *r)
 	return NULL;
 }
 
-static bool allowed(struct recorder *r)
+static bool allowed(struct recorder *r, bool of_node)
 {
 	uint64_t now = clock_ms();
 
 	r->tokens = MIN((double)BURST, r->tokens + (double)(now - r->filled_ms) * RATE_PER_S / 1000);
 	r->filled_ms = now;
-	if (r->tokens < 1) {
+	if (r->tokens < (of_node ? 1 : RESERVED + 1)) {
 		if (r->dropped++ == 0)
 			log_warn("events come faster than %d/s: some are dropped", RATE_PER_S);
 		return false;
@@ -108,7 +109,7 @@ void kube_event(struct kube *k, const json_t *involved, const char *type, const 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (!allowed(r))
+	if (!allowed(r, streq(js_str(involved, "kind"), "Node")))
 		return;
 	clock_text(time, now, 0);
 	clock_text(exact, now, 3);

@@ -5,11 +5,13 @@
 #include "kube/kube.h"
 #include "net/http_client.h"
 
-#define SERVERS_MAX	   16
-#define CALLS_MAX	   4096 /* at once; more are answered -ENOBUFS */
-#define CONNECT_TIMEOUT_MS 700
-#define WATCH_SILENCE_MS   3000	  /* our servers send bookmarks every second */
-#define WATCH_SILENCE_MAX  120000 /* a stock Kubernetes sends them every minute */
+#define SERVERS_MAX 16
+#define CALLS_MAX   4096 /* at once; more are answered -ENOBUFS */
+#define CONNECT_TIMEOUT_MS \
+	700 /* doubled, up to the next line, while no server at all can be reached: the links may be slow */
+#define CONNECT_TIMEOUT_MAX 2800
+#define WATCH_SILENCE_MS    3000   /* our servers send bookmarks every second */
+#define WATCH_SILENCE_MAX   120000 /* a stock Kubernetes sends them every minute */
 
 struct call;
 struct recorder;
@@ -25,6 +27,7 @@ struct kube {
 	size_t n_calls;
 	struct kube_cache *caches; /* doubly linked */
 	struct recorder *recorder;
+	unsigned unreached;	  /* servers that failed in a row */
 	uint64_t heard_ms;	  /* last answer or watch data from any server */
 	bool bookmarks;		  /* the servers send them often: silence is short */
 	int64_t watch_silence_ms; /* grows while no bookmark has been seen */
@@ -51,6 +54,9 @@ int yaml_parse_new(const char *text, size_t len, json_t **ret, struct err *e);
 /* ---- client.c ---- */
 /* Server `from` failed: the next one becomes current, watches on `from` move. */
 void kube_leave(struct kube *k, size_t from, const char *why);
+/* An answer or watch data from a server; it may take longer to connect when none has been heard. */
+void kube_heard(struct kube *k);
+int64_t kube_connect_ms(const struct kube *k);
 /* 50 ms, doubled a failure up to 2 s, +- 50 % */
 uint64_t backoff_ms(unsigned failures);
 uint64_t obj_rv(const json_t *obj);

@@ -79,6 +79,7 @@ class Nodes(threading.Thread):
         ip = self.ips.setdefault(m["uid"], "10.78.0.%d" % (len(self.ips) % 250 + 1))
         ready = "False" if any(m["name"].startswith(p) for p in self.unready) else "True"
         self.server.call("PATCH", path + "/status", {"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [
+            {"type": "ContainersReady", "status": ready, "lastTransitionTime": now()},
             {"type": "Ready", "status": ready, "lastTransitionTime": now()}]}}, STRATEGIC)
 
     def pods(self):

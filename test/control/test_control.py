@@ -260,6 +260,7 @@ class NodeDeath(ControlTest):
         self.within(5, lambda: "PodsReplaced" in {e["reason"] for e in self.items("/api/v1/namespaces/default/events")}, "told that they are replaced")
         n.power_on(victim)
         self.within(10, lambda: not self.s.call("GET", "/api/v1/nodes/" + victim)[1]["spec"].get("taints"), "taints go")
+        self.within(5, lambda: len(self.ready("bound")) == 3, "members that stayed are ready again")
         print("\nreplaced %.2f s, singletons %.2f s after the cut" % (replaced, fenced))
 
     def test_short_silence_changes_nothing(self):
