@@ -22,7 +22,8 @@ struct sent {
 
 struct machine {
 	char name[MES_NAME_MAX + 1];
-	struct http_req *req; /* waiting, or NULL */
+	bool waits;
+	struct mes_answer answer; /* to whom, while it waits */
 	uint64_t until;
 	struct sent sent[SENT_MAX];
 	size_t n_sent;
@@ -51,7 +52,7 @@ struct dispatch {
 
 struct ack {
 	struct mes *m;
-	struct http_req *req;
+	struct mes_answer answer;
 	char machine[MES_NAME_MAX + 1];
 	char ids[2048];
 	int64_t wait_s;
@@ -150,7 +151,7 @@ static void refresh_names(struct dispatch *d)
 		return;
 	d->names_stale = false;
 	strmap_foreach (d->machines, name, mc)
-		if (mc->req)
+		if (mc->waits)
 			buf_addf(&b, "%s'%s'", b.len ? "," : "", name);
 	uv_mutex_lock(&d->lock);
 	free(d->names);
@@ -158,12 +159,11 @@ static void refresh_names(struct dispatch *d)
 	uv_mutex_unlock(&d->lock);
 }
 
-static void waits(struct dispatch *d, struct machine *mc, struct http_req *req, uint64_t until)
+static void set_waiting(struct dispatch *d, struct machine *mc, bool waits)
 {
-	if (!mc->req != !req)
-		d->waiting += req ? 1 : (size_t)-1;
-	mc->req = req;
-	mc->until = until;
+	if (mc->waits != waits)
+		d->waiting += waits ? 1 : (size_t)-1;
+	mc->waits = waits;
 	d->names_stale = true;
 }
 
@@ -191,10 +191,9 @@ static bool sent_lately(struct machine *mc, uint64_t id, uint64_t now)
 static void answer(struct dispatch *d, struct machine *mc, json_t *list)
 {
 	_cleanup_json_ json_t *j = json_pack("{s:o}", "workOrders", list);
-	struct http_req *req = mc->req;
 
-	waits(d, mc, NULL, 0);
-	http_reply_json(req, 200, j);
+	set_waiting(d, mc, false);
+	answer_json(&mc->answer, 200, j);
 }
 
 static void deliver(void *arg)
@@ -211,7 +210,7 @@ static void deliver(void *arg)
 		struct row *w = &rows->row[i];
 
 		mc = strmap_get(d->machines, w->machine);
-		if (!mc || !mc->req || sent_lately(mc, w->id, now))
+		if (!mc || !mc->waits || sent_lately(mc, w->id, now))
 			continue;
 		list = strmap_get(lists, w->machine);
 		if (!list)
@@ -238,7 +237,7 @@ static void on_tick(void *ctx)
 	const char *name;
 
 	strmap_foreach (d->machines, name, mc)
-		if (mc->req && now >= mc->until)
+		if (mc->waits && now >= mc->until)
 			answer(d, mc, json_array());
 	refresh_names(d);
 }
@@ -256,29 +255,32 @@ struct dispatch *dispatch_new(struct mes *m)
 	return d;
 }
 
-static void wait_for(struct dispatch *d, struct http_req *req, const char *name, int64_t wait_s, bool acks)
+static void wait_for(struct dispatch *d, struct mes_answer a, const char *name, int64_t wait_s, bool acks)
 {
 	struct machine *mc = strmap_get(d->machines, name);
 
-	if (!wait_s) {
-		http_reply(req, 200, "application/json", "{\"workOrders\":[]}", strlen("{\"workOrders\":[]}"),
-			   NULL);
-		return;
-	}
-	if (!mc) {
+	if (!mc && wait_s) {
 		if (strmap_len(d->machines) >= WAITERS_MAX) {
-			http_reply_text(req, 503, "too many machines on this server\n");
+			answer_text(&a, 503, "too many machines on this server\n");
 			return;
 		}
 		mc = xcalloc(1, sizeof(*mc));
 		strcpy(mc->name, name);
 		strmap_set(d->machines, name, mc);
 	}
-	if (mc->req) /* an older poll of the same machine, maybe of a connection that is dead */
+	if (!wait_s) {
+		_cleanup_json_ json_t *j = json_pack("{s:[]}", "workOrders");
+
+		answer_json(&a, 200, j);
+		return;
+	}
+	if (mc->waits) /* an older poll of the same machine, maybe of a connection that is dead */
 		answer(d, mc, json_array());
 	if (!acks)
 		mc->n_sent = 0; /* what was sent on an older poll may not have arrived */
-	waits(d, mc, req, clock_ms() + (uint64_t)wait_s * 1000);
+	mc->answer = a;
+	mc->until = clock_ms() + (uint64_t)wait_s * 1000;
+	set_waiting(d, mc, true);
 	refresh_names(d);
 }
 
@@ -297,9 +299,9 @@ static void on_acked(void *arg, int result)
 	struct ack *a = arg;
 
 	if (result == 0)
-		wait_for(a->m->dispatch, a->req, a->machine, a->wait_s, true);
+		wait_for(a->m->dispatch, a->answer, a->machine, a->wait_s, true);
 	else
-		http_reply_text(a->req, 503, "database not reachable; ask again with the same ack\n");
+		answer_text(&a->answer, 503, "database not reachable; ask again with the same ack\n");
 	free(a);
 }
 
@@ -311,25 +313,24 @@ static bool ids_ok(const char *s)
 	       !strstr(s, ",,");
 }
 
-void dispatch_wait(struct mes *m, struct http_req *req, const char *machine)
+void dispatch_wait(struct mes *m, const char *machine, const char *ack, int64_t wait_s,
+		   struct mes_answer answer_to)
 {
-	const char *wait = http_req_query(req, "wait"), *ack = http_req_query(req, "ack");
-	int64_t wait_s = 0;
 	struct ack *a;
 
-	if ((wait && (str_i64(wait, &wait_s) < 0 || wait_s < 0 || wait_s > WAIT_S_MAX)) ||
-	    (ack && !ids_ok(ack))) {
-		http_reply_text(req, 400,
-				"wait: 0 to 60 seconds; ack: work order ids, separated by commas\n");
+	if (!mes_name_ok(machine) || wait_s < 0 || wait_s > WAIT_S_MAX || (ack && *ack && !ids_ok(ack))) {
+		answer_text(
+			&answer_to, 400,
+			"machine: a name; wait: 0 to 60 seconds; ack: work order ids, separated by commas\n");
 		return;
 	}
-	if (!ack) {
-		wait_for(m->dispatch, req, machine, wait_s, false);
+	if (!ack || !*ack) {
+		wait_for(m->dispatch, answer_to, machine, wait_s, ack != NULL);
 		return;
 	}
 	a = xcalloc(1, sizeof(*a));
 	a->m = m;
-	a->req = req;
+	a->answer = answer_to;
 	a->wait_s = wait_s;
 	strcpy(a->machine, machine);
 	strcpy(a->ids, ack);

@@ -58,17 +58,41 @@ struct mes {
 
 bool mes_name_ok(const char *s);
 
+/* ---- answers: the operations do not know whether HTTP or gRPC asked ---- */
+struct mes_answer {
+	/* Once, on the loop thread. status as in HTTP: 200, 201, 400, 503 ...; j (borrowed) on success, else text. */
+	void (*done)(void *ctx, int status, json_t *j, const char *text);
+	void *ctx;
+};
+struct mes_answer http_answer(struct http_req *req); /* server.c */
+
+static inline void answer_json(const struct mes_answer *a, int status, json_t *j)
+{
+	a->done(a->ctx, status, j, NULL);
+}
+
+static inline void answer_text(const struct mes_answer *a, int status, const char *text)
+{
+	a->done(a->ctx, status, NULL, text);
+}
+
 /* ---- orders.c ---- */
-void orders_create(struct mes *m, struct http_req *req);
+/* key may be NULL (refused). body: {product, quantity, source, machines: [NAME, ...]} -> 201 or 200 {id, key, workOrders} */
+void orders_create(struct mes *m, const char *key, const json_t *body, struct mes_answer a);
 void orders_get(struct mes *m, struct http_req *req);
 void summary_get(struct mes *m, struct http_req *req);
 
 /* ---- reports.c ---- */
 struct reports *reports_new(struct mes *m);
-void reports_post(struct mes *m, struct http_req *req);
+/* list: [{machine, site, seq, state, produced, at_ms}, ...], 1 to 500; answered when they are committed: {stored} */
+void reports_add(struct mes *m, const json_t *list, struct mes_answer a);
 
 /* ---- dispatch.c ---- */
 struct dispatch *dispatch_new(struct mes *m);
-/* GET /api/machines/NAME/work-orders?wait=SECONDS&ack=ID,ID */
-void dispatch_wait(struct mes *m, struct http_req *req, const char *machine);
+/* Answers {workOrders: [...]}, at the latest after wait_s (0 to 60). ack: "ID,ID": these are received, said first;
+ * "": as before; NULL: a new connection, what was sent before may not have arrived. */
+void dispatch_wait(struct mes *m, const char *machine, const char *ack, int64_t wait_s, struct mes_answer a);
 size_t dispatch_waiting(const struct dispatch *d);
+
+/* ---- rpc.c: the same over gRPC (proto/mes.proto) ---- */
+int rpc_serve(struct mes *m, const char *address, struct err *e);

@@ -24,8 +24,7 @@ static bool key_ok(const char *s)
 }
 
 struct order {
-	struct mes *m;
-	struct http_req *req;
+	struct mes_answer answer;
 	char key[MES_KEY_MAX + 1], product[MES_NAME_MAX + 1], source[MES_NAME_MAX + 1];
 	char machines[MES_ORDER_MACHINES_MAX][MES_NAME_MAX + 1];
 	size_t n_machines;
@@ -97,10 +96,10 @@ static void on_created(void *arg, int result)
 	if (result == 0) {
 		j = json_pack("{s:I,s:s,s:I}", "id", (json_int_t)o->id, "key", o->key, "workOrders",
 			      (json_int_t)o->n_machines);
-		http_reply_json(o->req, o->existed ? 200 : 201, j);
+		answer_json(&o->answer, o->existed ? 200 : 201, j);
 	} else {
-		http_reply_text(o->req, result == -EIO ? 500 : 503,
-				"not known to be stored; send it again with the same Idempotency-Key\n");
+		answer_text(&o->answer, result == -EIO ? 500 : 503,
+			    "not known to be stored; send it again with the same Idempotency-Key\n");
 	}
 	free(o);
 }
@@ -121,19 +120,14 @@ static const char *read_machines(const json_t *body, struct order *o)
 	return NULL;
 }
 
-static const char *read_order(struct http_req *req, struct order *o)
+static const char *read_order(const char *key, const json_t *body, struct order *o)
 {
-	_cleanup_json_ json_t *body = NULL;
-	const char *key = http_req_header(req, "idempotency-key"), *text, *product, *source;
-	size_t len;
+	const char *product = js_str_or(body, "product", ""), *source = js_str_or(body, "source", "unknown");
 
-	text = http_req_body(req, &len);
-	if (js_parse_new(text, len, &body, NULL) < 0 || !json_is_object(body))
+	if (!json_is_object(body))
 		return "body: a JSON object {product, quantity, source, machines}\n";
 	if (!key_ok(key))
-		return "header Idempotency-Key: 1 to 64 letters, digits, '-', '_', '.', ':'\n";
-	product = js_str_or(body, "product", "");
-	source = js_str_or(body, "source", "unknown");
+		return "Idempotency-Key: 1 to 64 letters, digits, '-', '_', '.', ':'\n";
 	o->quantity = js_int(body, "quantity", 0);
 	if (!mes_name_ok(product) || !mes_name_ok(source))
 		return "product, source: 1 to 32 letters, digits, '-', '_', '.'\n";
@@ -145,16 +139,14 @@ static const char *read_order(struct http_req *req, struct order *o)
 	return read_machines(body, o);
 }
 
-/* POST /api/orders with header Idempotency-Key: {product, quantity, source, machines: [NAME, ...]} -> 201 or 200 {id, key} */
-void orders_create(struct mes *m, struct http_req *req)
+void orders_create(struct mes *m, const char *key, const json_t *body, struct mes_answer a)
 {
 	struct order *o = xcalloc(1, sizeof(*o));
-	const char *wrong = read_order(req, o);
+	const char *wrong = read_order(key, body, o);
 
-	o->m = m;
-	o->req = req;
+	o->answer = a;
 	if (wrong) {
-		http_reply_text(req, 400, wrong);
+		answer_text(&a, 400, wrong);
 		free(o);
 		return;
 	}

@@ -14,8 +14,8 @@ struct report {
 	int64_t produced, at_ms;
 };
 
-struct waiting_req {
-	struct http_req *req;
+struct waiting {
+	struct mes_answer answer;
 	size_t n;
 };
 
@@ -23,8 +23,8 @@ struct batch {
 	struct mes *m;
 	struct report *reports;
 	size_t n, cap;
-	struct waiting_req *reqs;
-	size_t n_reqs;
+	struct waiting *waiting;
+	size_t n_waiting;
 };
 
 struct reports {
@@ -38,7 +38,7 @@ struct reports {
 static void batch_free(struct batch *b)
 {
 	free(b->reports);
-	free(b->reqs);
+	free(b->waiting);
 	free(b);
 }
 
@@ -104,16 +104,14 @@ static void on_stored(void *arg, int result)
 {
 	struct batch *b = arg;
 
-	for (size_t i = 0; i < b->n_reqs; i++) {
-		_cleanup_json_ json_t *j = NULL;
+	for (size_t i = 0; i < b->n_waiting; i++) {
+		struct waiting *w = &b->waiting[i];
+		_cleanup_json_ json_t *j = json_pack("{s:I}", "stored", (json_int_t)w->n);
 
-		if (result == 0) {
-			j = json_pack("{s:I}", "stored", (json_int_t)b->reqs[i].n);
-			http_reply_json(b->reqs[i].req, 200, j);
-		} else {
-			http_reply_text(b->reqs[i].req, 503,
-					"database not reachable; send the same reports again\n");
-		}
+		if (result == 0)
+			answer_json(&w->answer, 200, j);
+		else
+			answer_text(&w->answer, 503, "database not reachable; send the same reports again\n");
 	}
 	b->m->reports->under_way--;
 	if (b->m->reports->open && !b->m->reports->armed)
@@ -187,38 +185,32 @@ static struct batch *open_batch(struct reports *rs, size_t more)
 	return b;
 }
 
-/* POST /api/reports: an array of {machine, site, seq, state, produced, at_ms}; answered when it is committed. */
-void reports_post(struct mes *m, struct http_req *req)
+void reports_add(struct mes *m, const json_t *list, struct mes_answer a)
 {
-	_cleanup_json_ json_t *body = NULL;
 	struct reports *rs = m->reports;
-	struct err e = {0};
+	size_t n = json_array_size(list), i; /* 0 when it is no array */
 	struct batch *b;
-	const char *text;
-	size_t len, i;
 	json_t *j;
 
-	text = http_req_body(req, &len);
-	if (js_parse_new(text, len, &body, &e) < 0 || !json_is_array(body) || !json_array_size(body) ||
-	    json_array_size(body) > MES_BATCH_MAX) {
-		http_reply_text(req, 400, e.text[0] ? e.text : "body: an array of 1 to 500 reports\n");
+	if (!n || n > MES_BATCH_MAX) {
+		answer_text(&a, 400, "an array of 1 to 500 reports is needed\n");
 		return;
 	}
-	b = open_batch(rs, json_array_size(body));
+	b = open_batch(rs, n);
 	if (!b) {
-		http_reply_text(req, 503, "too many reports wait for the database; send them again later\n");
+		answer_text(&a, 503, "too many reports wait for the database; send them again later\n");
 		return;
 	}
-	json_array_foreach (body, i, j) {
+	json_array_foreach (list, i, j) {
 		if (read_report(j, &b->reports[b->n + i]) < 0) {
-			http_reply_text(req, 400,
-					"a report needs machine, seq, state, at_ms; nothing was stored\n");
+			answer_text(&a, 400,
+				    "a report needs machine, seq, state, at_ms; nothing was stored\n");
 			return;
 		}
 	}
-	b->n += i;
-	b->reqs = xrealloc(b->reqs, (b->n_reqs + 1) * sizeof(*b->reqs));
-	b->reqs[b->n_reqs++] = (struct waiting_req){req, i};
+	b->n += n;
+	b->waiting = xrealloc(b->waiting, (b->n_waiting + 1) * sizeof(*b->waiting));
+	b->waiting[b->n_waiting++] = (struct waiting){a, n};
 	if (!rs->armed) {
 		rs->armed = true;
 		timer_start(rs->timer, BATCH_WAIT_MS, 0);

@@ -4,6 +4,7 @@
  *
  *   POST /api/orders (header Idempotency-Key)   GET /api/orders   GET /api/summary
  *   POST /api/reports                           GET /api/machines/NAME/work-orders?wait=S&ack=ID,...
+ *   gRPC: proto/mes.proto, rpc.c
  *   GET / (page)   /healthz   /readyz (database reachable)   /metrics */
 #include "mes.h"
 
@@ -11,7 +12,7 @@ extern const char mes_page[];
 extern const size_t mes_page_len;
 
 struct server_settings {
-	char *address, *site, *db_host, *db_user, *db_password, *db_name;
+	char *address, *grpc_address, *site, *db_host, *db_user, *db_password, *db_name;
 	int64_t port, db_port, db_threads;
 };
 
@@ -19,6 +20,8 @@ struct server_settings {
 static const struct setting table[] = {
 	{"address", SETTING_STRING, S(address), "0.0.0.0", 0, 0, "IP", "address to listen on"},
 	{"port", SETTING_INT, S(port), "8080", 0, 65535, "PORT", "port to listen on"},
+	{"grpc-address", SETTING_STRING, S(grpc_address), "0.0.0.0:9090", 0, 0, "IP:PORT",
+	 "gRPC; empty = none"},
 	{"site", SETTING_STRING, S(site), "mes", 0, 0, "NAME", "name shown on the page"},
 	{"db-host", SETTING_STRING, S(db_host), "mariadb", 0, 0, "HOST", "database"},
 	{"db-port", SETTING_INT, S(db_port), "3306", 1, 65535, "PORT", "its port"},
@@ -44,6 +47,45 @@ static void metrics(struct mes *m, struct http_req *req)
 	http_reply(req, 200, "text/plain; version=0.0.4", b.data, b.len, NULL);
 }
 
+static void on_http_answer(void *ctx, int status, json_t *j, const char *text)
+{
+	if (j)
+		http_reply_json(ctx, status, j);
+	else
+		http_reply_text(ctx, status, text);
+}
+
+struct mes_answer http_answer(struct http_req *req)
+{
+	return (struct mes_answer){on_http_answer, req};
+}
+
+/* POST of a JSON body: orders and reports. */
+static void post_json(struct mes *m, struct http_req *req, bool order)
+{
+	_cleanup_json_ json_t *body = NULL;
+	struct err e = {0};
+	size_t len;
+	const char *text = http_req_body(req, &len);
+
+	if (js_parse_new(text, len, &body, &e) < 0)
+		http_reply_text(req, 400, e.text);
+	else if (order)
+		orders_create(m, http_req_header(req, "idempotency-key"), body, http_answer(req));
+	else
+		reports_add(m, body, http_answer(req));
+}
+
+static void get_work_orders(struct mes *m, struct http_req *req, const char *machine)
+{
+	const char *wait = http_req_query(req, "wait");
+	int64_t wait_s = 0;
+
+	if (wait && str_i64(wait, &wait_s) < 0)
+		wait_s = -1; /* refused there */
+	dispatch_wait(m, machine, http_req_query(req, "ack"), wait_s, http_answer(req));
+}
+
 /* /api/machines/NAME/work-orders */
 static bool machine_path(const char *path, char name[MES_NAME_MAX + 1])
 {
@@ -65,15 +107,15 @@ static void route(void *ctx, struct http_req *req)
 	struct mes *m = ctx;
 
 	if (post && streq(path, "/api/reports"))
-		reports_post(m, req);
+		post_json(m, req, false);
 	else if (post && streq(path, "/api/orders"))
-		orders_create(m, req);
+		post_json(m, req, true);
 	else if (get && streq(path, "/api/orders"))
 		orders_get(m, req);
 	else if (get && streq(path, "/api/summary"))
 		summary_get(m, req);
 	else if (get && machine_path(path, name))
-		dispatch_wait(m, req, name);
+		get_work_orders(m, req, name);
 	else if (get && streq(path, "/"))
 		http_reply(req, 200, "text/html; charset=utf-8", mes_page, mes_page_len, NULL);
 	else if (get && streq(path, "/healthz"))
@@ -142,6 +184,10 @@ int main(int argc, char **argv)
 							       .connections_max = 4000},
 				 &e);
 	if (!m.http) {
+		log_error("%s", e.text);
+		return 1;
+	}
+	if (*s.grpc_address && rpc_serve(&m, s.grpc_address, &e) < 0) {
 		log_error("%s", e.text);
 		return 1;
 	}

@@ -50,6 +50,7 @@ class MesTest(unittest.TestCase):
         cls.procs = {}
         cls.db_port = free_port()
         cls.ports = [free_port(), free_port()]
+        cls.grpc_ports = [free_port(), free_port()]
         cls.addClassCleanup(cls.clean)
         os.chmod(cls.dir, 0o755)
         subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={cls.dir}/db", "--auth-root-authentication-method=normal",
@@ -84,6 +85,7 @@ class MesTest(unittest.TestCase):
     @classmethod
     def start_server(cls, i):
         cls.start(f"mes{i}", [f"{BIN}/mes-server", "--address=127.0.0.1", f"--port={cls.ports[i]}", "--db-host=127.0.0.1",
+                              f"--grpc-address=127.0.0.1:{cls.grpc_ports[i]}",
                               f"--db-port={cls.db_port}"], MES_DB_PASSWORD="secret")
 
     @classmethod
@@ -118,6 +120,11 @@ class MesTest(unittest.TestCase):
         self.assertEqual((first[0], again[0]), (201, 200))
         self.assertEqual(json.loads(first[1])["id"], json.loads(again[1])["id"])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM mes.orders o JOIN mes.work_orders w ON w.order_id=o.id WHERE idem_key='once'"), "1")
+
+    def test_the_same_over_grpc(self):
+        r = subprocess.run([f"{BIN}/mes-rpc-client", f"127.0.0.1:{self.grpc_ports[0]}"], capture_output=True, text=True, timeout=60)
+        self.assertEqual((r.returncode, r.stdout), (0, "ok\n"))
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM mes.reports WHERE machine='grpc-1' AND seq=7"), "1")
 
     def test_page_is_served(self):
         status, body = request(f"{self.url}/")
