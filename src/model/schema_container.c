@@ -209,7 +209,7 @@ const struct model_object schema_grpc_action = {
 const struct model_object schema_lifecycle = {
 	"io.k8s.api.core.v1.Lifecycle", "Hooks at start and stop.",
 	FIELDS({"postStart", MODEL_OBJECT, .pb = 1, .object = &schema_lifecycle_handler,
-		.flags = MODEL_UNSUPPORTED, .text = "Not supported by kuayu."},
+		.text = "Right after the start; a failure stops the container."},
 	       {"preStop", MODEL_OBJECT, .pb = 2, .object = &schema_lifecycle_handler,
 		.text = "Before the stop signal."})};
 

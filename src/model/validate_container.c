@@ -54,9 +54,7 @@ static void ports(json_t *causes, const struct at *at, const json_t *list, const
 			fault_duplicate(causes, AT(one, "name"), name);
 		else if (json_string_length(name))
 			json_object_set_new(names, json_string_value(name), json_true());
-		if (host && !rules->host_network)
-			fault_forbidden(causes, AT(one, "hostPort"), "is supported with hostNetwork only");
-		else if (host && host != js_int(p, "containerPort", 0))
+		if (host && rules->host_network && host != js_int(p, "containerPort", 0))
 			fault_invalid(causes, AT(one, "containerPort"), json_object_get(p, "containerPort"),
 				      "must match `hostPort` when `hostNetwork` is true");
 	}
