@@ -84,7 +84,6 @@ struct container {
 	uint64_t start_at_ms; /* not before */
 	uint64_t creating_ms; /* begun */
 	uint64_t kill_at_ms;  /* SIGKILL then; 0 = not stopping */
-	bool prestop_running;
 	int64_t stop_signal;
 	struct probe *startup, *liveness, *readiness;
 	bool started, ready;
@@ -172,8 +171,8 @@ int volumes_write(struct pod *p, struct err *e);
 void volumes_remove(struct pod *p);
 struct oci_mount;
 /* Mounts of a container; *ret_mounts is freed with volumes_free_mounts. */
-int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts,
-		   size_t *ret_n, struct err *e);
+int volumes_mounts(struct container *c, const json_t *container, const json_t *env,
+		   struct oci_mount **ret_mounts, size_t *ret_n, struct err *e);
 void volumes_free_mounts(struct oci_mount *m, size_t n);
 
 /* ---- probes (probe.c) ---- */

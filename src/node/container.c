@@ -25,6 +25,8 @@
 #define CREATE_LIMIT_MS	 45000
 #define STATE_MAX	 ((size_t)256 << 10)
 #define PASSWD_MAX	 ((size_t)256 << 10)
+#define MESSAGE_MAX	 4096 /* bytes of a termination message */
+#define POST_START_MS	 60000
 
 uint64_t container_backoff(uint64_t *backoff_ms, uint64_t ran_ms)
 {
@@ -194,8 +196,24 @@ static void take_pid(struct container *c, const json_t *j)
 	c->started_us = js_int(j, "started_us", 0);
 }
 
+/* What the container wrote to its termination message file; malloc'ed or NULL. */
+static char *termination_message(const struct container *c)
+{
+	_cleanup_free_ char *path = xasprintf("%s/termination-log", c->dir);
+	char *text = NULL;
+	size_t len;
+
+	if (file_read(path, MESSAGE_MAX, &text, &len, NULL) < 0)
+		return NULL;
+	for (size_t i = 0; i < len; i++)
+		if (!text[i])
+			text[i] = ' ';
+	return text;
+}
+
 static void take_exit(struct container *c, const json_t *j)
 {
+	_cleanup_free_ char *message = NULL;
 	int code = (int)js_int(j, "code", 255), sig = (int)js_int(j, "signal", 0);
 	bool oom = js_bool(j, "oom", false), fenced = c->fenced || js_bool(j, "fenced", false);
 	const char *reason = oom ? "OOMKilled" : fenced ? "Fenced" : code == 0 ? "Completed" : "Error";
@@ -204,10 +222,13 @@ static void take_exit(struct container *c, const json_t *j)
 		c->pod->a->fencings++;
 	c->oom = oom;
 	c->fenced = fenced;
-	become_exited(c, code, sig, js_int(j, "finished_us", clock_wall_us()), reason,
-		      fenced ? "the node could not renew its lease for 3 s: singleton stopped before another "
-			       "node starts it"
-			     : NULL);
+	message = termination_message(c);
+	become_exited(
+		c, code, sig, js_int(j, "finished_us", clock_wall_us()), reason,
+		message && *message ? message
+		: fenced ? "the node could not renew its lease for 3 s: singleton stopped before another "
+			   "node starts it"
+			 : NULL);
 }
 
 /* It could not be started: waits, as Kubernetes shows it. */
@@ -235,6 +256,67 @@ static void monitor_lost(struct container *c)
 	cgroup_remove_empty(c->pod->cgroup);
 	become_exited(c, 137, SIGKILL, clock_wall_us(), "ContainerStatusUnknown",
 		      "the container's monitor is gone: its exit status is not known");
+}
+
+/* A postStart or preStop command under way; its container may be gone when it ends. */
+struct hook {
+	struct agent *a;
+	char *uid, *name;
+	int attempt;
+};
+
+static struct hook *hook_new(const struct container *c)
+{
+	struct hook *h = xcalloc(1, sizeof(*h));
+
+	h->a = c->pod->a;
+	h->uid = xstrdup(c->pod->uid);
+	h->name = xstrdup(c->name);
+	h->attempt = c->attempt;
+	return h;
+}
+
+static void hook_free(struct hook *h)
+{
+	free(h->uid);
+	free(h->name);
+	free(h);
+}
+
+static struct container *hook_container(const struct hook *h)
+{
+	struct pod *p = strmap_get(h->a->pods, h->uid);
+
+	for (size_t i = 0; p && i < p->n; i++)
+		if (streq(p->c[i]->name, h->name) && p->c[i]->attempt == h->attempt)
+			return p->c[i];
+	return NULL;
+}
+
+static void on_post_start(void *ctx, const struct proc_result *res)
+{
+	struct hook *h = ctx;
+	struct container *c = hook_container(h);
+
+	if (c && res->status != 0 && c->state == CONTAINER_RUNNING) {
+		kube_event(h->a->kube, c->pod->obj, "Warning", "FailedPostStartHook",
+			   "postStart of %s ended with status %d: %.200s", c->name, res->status,
+			   *res->err_text ? res->err_text : res->out);
+		container_stop(c, js_int(c->pod->obj, "spec.terminationGracePeriodSeconds", 30) * 1000);
+	}
+	hook_free(h);
+}
+
+static void run_post_start(struct container *c)
+{
+	const json_t *command = js_get(container_spec(c), "lifecycle.postStart.exec.command");
+	struct hook *h;
+
+	if (!command)
+		return;
+	h = hook_new(c);
+	if (container_exec(c, command, POST_START_MS, on_post_start, h, NULL) < 0)
+		hook_free(h);
 }
 
 bool container_refresh(struct container *c)
@@ -273,8 +355,10 @@ bool container_refresh(struct container *c)
 				monitor_lost(c);
 		}
 	}
-	if (before == CONTAINER_CREATING && c->state == CONTAINER_RUNNING)
+	if (before == CONTAINER_CREATING && c->state == CONTAINER_RUNNING) {
 		probes_start(c);
+		run_post_start(c);
+	}
 	return c->state != before;
 }
 
@@ -353,7 +437,7 @@ static int make_config(struct container *c, const struct image *img, json_t **re
 		in.ns_uts = p->sandbox->ns_uts;
 		in.ns_ipc = p->sandbox->ns_ipc;
 	}
-	r = volumes_mounts(p, in.container, env, &mounts, &in.n_mounts, e);
+	r = volumes_mounts(c, in.container, env, &mounts, &in.n_mounts, e);
 	if (r < 0)
 		return r;
 	in.mounts = mounts;
@@ -364,6 +448,9 @@ static int make_config(struct container *c, const struct image *img, json_t **re
 
 static int make_folders(struct container *c, struct err *e)
 {
+	_cleanup_free_ char *message = xasprintf("%s/termination-log", c->dir);
+	int fd;
+
 	static const char *const names[] = {"upper", "work", "rootfs"};
 	_cleanup_free_ char *log = xstrdup(c->log);
 
@@ -376,6 +463,10 @@ static int make_folders(struct container *c, struct err *e)
 		if (dir_make(path, 0755, e) < 0)
 			return -EIO;
 	}
+	fd = open(message, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0 || fchmod(fd, 0666) < 0)
+		return err_errno(e, -errno, "termination message file");
+	close(fd);
 	return 0;
 }
 
@@ -405,8 +496,13 @@ static int launch(struct container *c, const struct image *img, struct err *e)
 	}
 	if (r == 0)
 		r = write_json_file(c->dir, "monitor.json", mon);
-	if (r == 0)
+	if (r == 0) {
 		r = spawner_run(c->pod->a->spawner_fd, c->dir);
+		if (r == -EPIPE || r == -ECONNRESET) {
+			log_error("the spawner has died: the agent ends, to be started again; pods run on");
+			exit(1);
+		}
+	}
 	if (r < 0) {
 		if (e->code == 0)
 			err_errno(e, r, "cannot start the container's monitor");
@@ -553,12 +649,6 @@ void container_kill(struct container *c)
 		kill(c->pid, SIGKILL);
 }
 
-struct prestop {
-	struct agent *a;
-	char *uid, *name;
-	int attempt;
-};
-
 static void send_stop(struct container *c)
 {
 	if (c->state == CONTAINER_RUNNING && proc_alive(c->pid, c->pid_start))
@@ -567,45 +657,29 @@ static void send_stop(struct container *c)
 
 static void on_prestop(void *ctx, const struct proc_result *res)
 {
-	struct prestop *ps = ctx;
-	struct pod *p = strmap_get(ps->a->pods, ps->uid);
+	struct hook *h = ctx;
+	struct container *c = hook_container(h);
 
-	for (size_t i = 0; p && i < p->n; i++) {
-		struct container *c = p->c[i];
-
-		if (!streq(c->name, ps->name) || c->attempt != ps->attempt)
-			continue;
-		c->prestop_running = false;
-		if (res->status != 0)
-			kube_event(ps->a->kube, p->obj, "Warning", "FailedPreStopHook",
-				   "preStop of %s ended with status %d", c->name, res->status);
+	if (c && res->status != 0)
+		kube_event(h->a->kube, c->pod->obj, "Warning", "FailedPreStopHook",
+			   "preStop of %s ended with status %d", c->name, res->status);
+	if (c)
 		send_stop(c);
-	}
-	free(ps->uid);
-	free(ps->name);
-	free(ps);
+	hook_free(h);
 }
 
 static bool run_prestop(struct container *c, int64_t grace_ms)
 {
 	const json_t *command = js_get(container_spec(c), "lifecycle.preStop.exec.command");
-	struct prestop *ps;
+	struct hook *h;
 
 	if (!command || grace_ms <= 0)
 		return false;
-	ps = xcalloc(1, sizeof(*ps));
-	ps->a = c->pod->a;
-	ps->uid = xstrdup(c->pod->uid);
-	ps->name = xstrdup(c->name);
-	ps->attempt = c->attempt;
-	if (container_exec(c, command, (uint64_t)grace_ms, on_prestop, ps, NULL) < 0) {
-		free(ps->uid);
-		free(ps->name);
-		free(ps);
-		return false;
-	}
-	c->prestop_running = true;
-	return true;
+	h = hook_new(c);
+	if (container_exec(c, command, (uint64_t)grace_ms, on_prestop, h, NULL) == 0)
+		return true;
+	hook_free(h);
+	return false;
 }
 
 void container_stop(struct container *c, int64_t grace_ms)

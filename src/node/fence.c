@@ -69,8 +69,11 @@ struct fence_page *fence_map(const char *path, bool create, struct err *e)
 		err_errno(e, -errno, "fence page %s", path);
 		return NULL;
 	}
-	if (create)
+	if (create) {
 		p->magic = FENCE_MAGIC;
+		if (fence_last(p) > clock_ms()) /* of an earlier boot */
+			__atomic_store_n(&p->last_sent_ms, 0, __ATOMIC_RELEASE);
+	}
 	return p;
 }
 

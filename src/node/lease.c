@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's Lease (kube-node-lease/NODE): renewed every second, with what this node hears of its peers. The time of SENDING of the last
  * renewal that the API acknowledged goes into the fence page; from it singletons are fenced (fence.h). Several renewals may be under way:
- * a slow or dead server must not hold back the next try. */
+ * a slow or dead server must not hold back the next try, which goes to another server. */
 #include "node/agent.h"
 
 #include "model/model.h"
@@ -10,11 +10,14 @@
 #define LEASE_DURATION_S 4
 #define IN_FLIGHT_MAX	 6
 #define LEASE_NS	 "kube-node-lease"
+#define CLIENTS_MAX	 5
 
 struct lease {
 	struct agent *a;
 	struct timer *timer;
 	int in_flight;
+	struct kube *clients[CLIENTS_MAX]; /* a->kube first; the others begin with another server each */
+	size_t n_clients, turn;
 	bool missing; /* has to be created */
 	int failures;
 };
@@ -85,6 +88,37 @@ static void on_answer(void *ctx, int status, json_t *body)
 	free(r);
 }
 
+/* While an answer is still out after a second, the server may hang: the next renewal goes to another one. */
+static struct kube *pick(struct lease *l)
+{
+	if (l->in_flight == 0)
+		return l->clients[0];
+	l->turn = (l->turn + 1) % l->n_clients;
+	return l->clients[l->turn];
+}
+
+static void make_clients(struct lease *l)
+{
+	struct kube_settings s = l->a->s.kube;
+	size_t n = strv_len(s.servers);
+	struct err e = {0};
+
+	l->clients[l->n_clients++] = l->a->kube;
+	for (size_t i = 1; i < MIN(n, CLIENTS_MAX); i++) {
+		char **servers = NULL;
+
+		for (size_t k = 0; k < n; k++)
+			servers = strv_add(servers, l->a->s.kube.servers[(i + k) % n]);
+		s.servers = servers;
+		if (kube_new(l->a->loop, &s, "kuayu-node-lease/" KUAYU_VERSION, &l->clients[l->n_clients],
+			     &e) == 0)
+			l->n_clients++;
+		else
+			log_warn("client for lease renewals: %s", e.text);
+		strv_free(servers);
+	}
+}
+
 static void make_namespace(struct lease *l)
 {
 	_cleanup_json_ json_t *ns = json_pack("{s:s,s:s,s:{s:s}}", "apiVersion", "v1", "kind", "Namespace",
@@ -98,6 +132,7 @@ static void on_due(void *ctx)
 	struct lease *l = ctx;
 	_cleanup_json_ json_t *body = NULL;
 	struct renewal *r;
+	struct kube *kube;
 
 	if (l->in_flight >= IN_FLIGHT_MAX)
 		return;
@@ -106,12 +141,13 @@ static void on_due(void *ctx)
 	r = xcalloc(1, sizeof(*r));
 	r->l = l;
 	r->sent_ms = clock_ms();
+	kube = pick(l);
 	l->in_flight++;
 	if (l->missing) {
 		make_namespace(l);
-		kube_create(l->a->kube, leases_kind(), LEASE_NS, body, on_answer, r);
+		kube_create(kube, leases_kind(), LEASE_NS, body, on_answer, r);
 	} else {
-		kube_patch(l->a->kube, leases_kind(), LEASE_NS, l->a->s.name, NULL, KUBE_PATCH_MERGE, body,
+		kube_patch(kube, leases_kind(), LEASE_NS, l->a->s.name, NULL, KUBE_PATCH_MERGE, body,
 			   on_answer, r);
 	}
 }
@@ -127,6 +163,7 @@ struct lease *lease_new(struct agent *a)
 	struct lease *l = xcalloc(1, sizeof(*l));
 
 	l->a = a;
+	make_clients(l);
 	l->timer = timer_new(a->loop, on_due, l);
 	timer_start(l->timer, 0, RENEW_MS);
 	return l;

@@ -262,7 +262,9 @@ static int start(struct agent *a, struct err *e)
 	    kube_new(a->loop, &a->s.kube, "kuayu-node/" KUAYU_VERSION, &a->kube, e) < 0)
 		return -EIO;
 	a->sandboxes = sandboxes_new(a->loop, &so);
-	a->fenced = true; /* until the first renewal */
+	/* A quick restart of the agent: the last renewal of the former one still holds. */
+	a->fenced = fence_decide(clock_ms(), fence_last(a->fence), NULL) != FENCE_RUN;
+	a->fence_ended_ms = clock_ms();
 	a->peers = peers_new(a, e);
 	if (!a->peers || watch_events(a, e) < 0)
 		return -EIO;

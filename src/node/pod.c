@@ -195,6 +195,18 @@ static void write_pod_files(struct pod *p)
 	hosts_write(p);
 }
 
+static bool uses_host_port(const struct pod *p)
+{
+	json_t *c, *port;
+	size_t i, k;
+
+	json_array_foreach (js_get(p->obj, "spec.containers"), i, c)
+		json_array_foreach (json_object_get(c, "ports"), k, port)
+			if (js_int(port, "hostPort", 0) > 0)
+				return true;
+	return false;
+}
+
 static void on_sandbox(void *ctx, struct sandbox *sb, const char *text)
 {
 	struct pod *p = ctx;
@@ -210,6 +222,8 @@ static void on_sandbox(void *ctx, struct sandbox *sb, const char *text)
 	save_sandbox(p);
 	set_hostname(sb->ns_uts, js_str_or(p->obj, "spec.hostname", p->name));
 	write_pod_files(p);
+	if (uses_host_port(p))
+		services_changed(p->a);
 	pod_sync(p);
 }
 
@@ -318,6 +332,8 @@ static void release_pod(struct pod *p)
 	if (p->sandbox) {
 		sandbox_release(p->a->sandboxes, p->sandbox);
 		p->sandbox = NULL;
+		if (uses_host_port(p))
+			services_changed(p->a);
 	}
 	volumes_remove(p);
 }

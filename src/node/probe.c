@@ -38,7 +38,8 @@ static const char *const fields[] = {"startupProbe", "livenessProbe", "readiness
 
 static void fail_container(struct container *c, enum probe_kind kind)
 {
-	int64_t grace = js_int(c->pod->obj, "spec.terminationGracePeriodSeconds", 30);
+	int64_t grace = js_int(js_get(container_spec(c), fields[kind]), "terminationGracePeriodSeconds",
+			       js_int(c->pod->obj, "spec.terminationGracePeriodSeconds", 30));
 
 	kube_event(c->pod->a->kube, c->pod->obj, "Normal", "Killing",
 		   "Container %s failed %s probe, will be restarted", c->name,

@@ -126,7 +126,7 @@ json_t *rules_endpoints_new(const struct rules_input *in, const json_t *service,
 struct texts {
 	struct buf chains, services, nodeports, refused, hairpin;
 	unsigned n;
-	struct strmap *seen; /* of hairpin addresses */
+	struct strmap *seen; /* hairpin addresses, node ports */
 };
 
 static void add_element(struct buf *b, const char *text)
@@ -190,16 +190,39 @@ static void add_service(const struct rules_input *in, const json_t *service, str
 		json_array_foreach (js_get(service, "spec.externalIPs"), k, ext)
 			add_address(t, json_string_value(ext), proto, number, none);
 		if (port_ok(node_port) && !none) {
-			_cleanup_free_ char *key =
-				xasprintf("%s . %lld : goto s%u", proto, (long long)node_port, t->n);
+			_cleanup_free_ char *name = xasprintf("%s . %lld", proto, (long long)node_port);
+			_cleanup_free_ char *key = xasprintf("%s : goto s%u", name, t->n);
 
-			add_element(&t->nodeports, key);
+			if (!strmap_set(t->seen, name, t))
+				add_element(&t->nodeports, key);
 		}
 		if (!none) {
 			add_chain(t, service, proto, eps);
 			t->n++;
 		}
 	}
+}
+
+/* hostPort: a chain with one target, entered like a node port. */
+static void add_host_port(const json_t *hp, struct texts *t)
+{
+	const char *proto = json_string_value(json_array_get(hp, 0)),
+		   *ip = json_string_value(json_array_get(hp, 2));
+	int64_t port = json_integer_value(json_array_get(hp, 1)),
+		target = json_integer_value(json_array_get(hp, 3));
+	_cleanup_free_ char *key = NULL, *name = NULL;
+
+	if (!proto || !(streq(proto, "tcp") || streq(proto, "udp") || streq(proto, "sctp")) || !ipv4_ok(ip) ||
+	    !port_ok(port) || !port_ok(target))
+		return;
+	name = xasprintf("%s . %lld", proto, (long long)port);
+	if (strmap_get(t->seen, name))
+		return; /* taken: the scheduler should not have let it come to this */
+	strmap_set(t->seen, name, t);
+	key = xasprintf("%s : goto s%u", name, t->n);
+	add_element(&t->nodeports, key);
+	(void)buf_addf(&t->chains, "\tchain s%u {\n\t\tmeta l4proto %s dnat ip to %s:%lld\n\t}\n", t->n++,
+		       proto, ip, (long long)target);
 }
 
 static void put_set(struct buf *out, const char *head, const char *type, const struct buf *elements)
@@ -236,6 +259,8 @@ int rules_text(const struct rules_input *in, struct buf *out)
 
 	json_array_foreach (in->services, i, service)
 		add_service(in, service, &t);
+	json_array_foreach (in->host_ports, i, service)
+		add_host_port(service, &t);
 	(void)buf_adds(out, "table ip kuayu\ndelete table ip kuayu\ntable ip kuayu {\n");
 	put_set(out, "map services", "ipv4_addr . inet_proto . inet_service : verdict", &t.services);
 	put_set(out, "map nodeports", "inet_proto . inet_service : verdict", &t.nodeports);

@@ -10,6 +10,7 @@ struct rules_input {
 	const char *pod_cidr;	    /* of this node; NULL = none yet */
 	char *const *cluster_cidrs; /* pod networks of all nodes */
 	const char *node_address;
+	json_t *host_ports; /* of this node's pods: [[protocol, hostPort, pod IP, containerPort], ...]; may be NULL */
 };
 
 /* A whole transaction: makes the table, empties it, fills it. */

@@ -132,6 +132,37 @@ static void applied(uv_work_t *w, int status)
 		services_changed(s->a);
 }
 
+static json_t *host_ports_new(struct agent *a)
+{
+	json_t *list = json_array();
+	const char *uid;
+	struct pod *p;
+
+	strmap_foreach (a->pods, uid, p) {
+		if (p->host_network || !p->ip || p->torn_down)
+			continue;
+		for (size_t i = p->n_init; i < p->n; i++) {
+			json_t *port;
+			size_t k;
+
+			json_array_foreach (js_get(container_spec(p->c[i]), "ports"), k, port) {
+				const char *proto = js_str_or(port, "protocol", "TCP");
+
+				if (js_int(port, "hostPort", 0) > 0)
+					json_array_append_new(
+						list,
+						json_pack("[s,I,s,I]",
+							  streq(proto, "UDP")	 ? "udp"
+							  : streq(proto, "SCTP") ? "sctp"
+										 : "tcp",
+							  (json_int_t)js_int(port, "hostPort", 0), p->ip,
+							  (json_int_t)js_int(port, "containerPort", 0)));
+			}
+		}
+	}
+	return list;
+}
+
 static void hosts_of_all(struct agent *a)
 {
 	const char *uid;
@@ -146,7 +177,7 @@ static void start_apply(void *ctx)
 {
 	struct services *s = ctx;
 	struct agent *a = s->a;
-	_cleanup_json_ json_t *services = NULL, *slices = NULL;
+	_cleanup_json_ json_t *services = NULL, *slices = NULL, *host_ports = host_ports_new(a);
 	_cleanup_strv_ char **cidrs = NULL;
 	_cleanup_buf_ struct buf b = {0};
 	struct rules_input in = {.node = a->s.name, .zone = a->s.zone, .node_address = a->s.address};
@@ -167,6 +198,7 @@ static void start_apply(void *ctx)
 	kube_cache_foreach(a->nodes, node) if (js_str(node, "spec.podCIDR")) cidrs =
 		strv_add(cidrs, js_str(node, "spec.podCIDR"));
 	in.cluster_cidrs = cidrs;
+	in.host_ports = host_ports;
 	if (sandboxes_started(a->sandboxes))
 		set_routes(s);
 	hosts_of_all(a);

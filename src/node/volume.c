@@ -426,14 +426,16 @@ static bool mounted(const json_t *container, const char *target)
 	return false;
 }
 
-int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, struct oci_mount **ret_mounts,
-		   size_t *ret_n, struct err *e)
+int volumes_mounts(struct container *c, const json_t *container, const json_t *env,
+		   struct oci_mount **ret_mounts, size_t *ret_n, struct err *e)
 {
+	const char *message = js_str_or(container, "terminationMessagePath", "/dev/termination-log");
+	struct pod *p = c->pod;
 	static const char *const own[][2] = {{"etc-hosts", "/etc/hosts"},
 					     {"etc-hostname", "/etc/hostname"},
 					     {"etc-resolv.conf", "/etc/resolv.conf"}};
 	json_t *list = json_object_get(container, "volumeMounts"), *vm;
-	struct oci_mount *m = xcalloc(json_array_size(list) + ARRAY_SIZE(own) + 1, sizeof(*m));
+	struct oci_mount *m = xcalloc(json_array_size(list) + ARRAY_SIZE(own) + 2, sizeof(*m));
 	size_t n = 0, i;
 
 	for (i = 0; i < ARRAY_SIZE(own); i++) {
@@ -442,6 +444,8 @@ int volumes_mounts(struct pod *p, const json_t *container, const json_t *env, st
 		if (!mounted(container, own[i][1]) && access(source, F_OK) == 0)
 			m[n++] = (struct oci_mount){take_ptr(source), xstrdup(own[i][1]), false};
 	}
+	if (*message == '/' && !mounted(container, message))
+		m[n++] = (struct oci_mount){xasprintf("%s/termination-log", c->dir), xstrdup(message), false};
 	json_array_foreach (list, i, vm) {
 		int r = one_mount(p, vm, env, &m[n], e);
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -277,6 +278,35 @@ class NodeTest(unittest.TestCase):
         self.assertLess(time.monotonic() - killed, 4.2)
         self.n.start()
         self.wait_status("lonely", lambda s: s["restartCount"] == 1 and "running" in s["state"])
+
+    def test_singleton_survives_a_quick_restart_of_the_agent(self):
+        self.c.run_pod("calm", "while :; do sleep 3003; done", meta={"annotations": {"kuayu.io/singleton": "true"}})
+        before = status(self.c.wait_ready("calm"))
+        self.n.kill(signal.SIGKILL)
+        self.n.start()
+        time.sleep(4)
+        after = status(self.c.wait_ready("calm"))
+        self.assertEqual((after["restartCount"], after["containerID"]), (0, before["containerID"]))
+
+    def test_hooks_message_and_host_port(self):
+        self.c.run_pod("hooks", "while ! [ -e /tmp/ps ]; do sleep 0.05; done; echo started; nc -l -p 8081 >/tmp/got; "
+                       "echo -n why >/dev/termination-log; exit 9", restartPolicy="Never", container={
+                           "ports": [{"containerPort": 8081, "hostPort": 18081}],
+                           "lifecycle": {"postStart": {"exec": {"command": ["touch", "/tmp/ps"]}}}})
+        self.c.wait_log("hooks", "started")
+
+        def knock():
+            with socket.socket() as s:
+                s.settimeout(1)
+                try:
+                    s.connect(("10.77.1.1", 18081))
+                    s.sendall(b"x")
+                    return True
+                except OSError:
+                    return False
+        until(knock, 5, self.c.logs)
+        t = status(self.c.wait_phase("hooks", "Failed"))["state"]["terminated"]
+        self.assertEqual((t["exitCode"], t["message"]), (9, "why"))
 
     def test_host_network(self):
         self.c.run_pod("hostnet", "ip -o addr show kuayu0; cat /etc/hosts; echo DONE; sleep 100", hostNetwork=True)
