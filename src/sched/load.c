@@ -11,13 +11,14 @@ static size_t items(const json_t *array)
 	return MIN(json_array_size(array), (size_t)ITEMS_MAX);
 }
 
+/* Limited so that the sum over the pods of a node stays far from overflow. */
 static int64_t quantity(const json_t *q, int64_t unit)
 {
 	int64_t milli;
 
-	if (!q || model_quantity_json(q, &milli) < 0)
+	if (!q || model_quantity_json(q, &milli) < 0 || milli < 0)
 		return 0;
-	return milli / unit + (milli % unit > 0);
+	return MIN(milli / unit + (milli % unit > 0), (int64_t)1 << 52);
 }
 
 static void amount_set(struct sched_arena *mem, struct sched_amount *a, const char *name, const json_t *q)
