@@ -93,16 +93,20 @@ static int check_preconditions(struct call *c, const struct delete_options *o, c
 	return 0;
 }
 
-/* 0, -EEXIST (again), or failed. */
-static int delete_once(struct call *c, const struct delete_options *o, json_t **ret, bool *ret_gone)
+/* 0, -EEXIST (again), or failed. guess: as in object_modify. */
+static int delete_once(struct call *c, const struct delete_options *o, bool guess, json_t **ret,
+		       bool *ret_gone)
 {
 	_cleanup_free_ char *key = object_key(c->kind, c->ns, c->name);
 	_cleanup_json_ json_t *cur = NULL, *obj = NULL;
 	int64_t rev, grace_s;
 	int r;
 
-	if (object_load(c, &cur, &rev) < 0 || check_preconditions(c, o, cur) < 0)
-		return -1;
+	r = guess ? object_guess(c, &cur, &rev) : object_load(c, &cur, &rev);
+	if (r == 0)
+		r = check_preconditions(c, o, cur);
+	if (r < 0)
+		return guess ? -EEXIST : -1;
 	obj = json_deep_copy(cur);
 	grace_s = strategy_grace(c->kind, obj, o->grace_s);
 	if (o->propagation) {
@@ -116,7 +120,7 @@ static int delete_once(struct call *c, const struct delete_options *o, json_t **
 		r = object_remove(c, key, cur, rev);
 	} else {
 		begin_deletion(c, obj, grace_s);
-		r = json_equal(obj, cur) ? 0 : object_commit(c, key, obj, rev, NULL);
+		r = !json_equal(obj, cur) ? object_commit(c, key, obj, rev, NULL) : guess ? -EEXIST : 0;
 	}
 	if (r == 0)
 		*ret = take_ptr(obj);
@@ -126,7 +130,7 @@ static int delete_once(struct call *c, const struct delete_options *o, json_t **
 int delete_one(struct call *c, const struct delete_options *o, json_t **ret, bool *ret_gone)
 {
 	for (int i = 0; i < CAS_TRIES_MAX; i++) {
-		int r = delete_once(c, o, ret, ret_gone);
+		int r = delete_once(c, o, i == 0 && !c->dry_run, ret, ret_gone);
 
 		if (r != -EEXIST)
 			return r;

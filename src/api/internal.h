@@ -206,6 +206,8 @@ int list_now(struct call *c, const struct model_kind *k, const char *ns, struct 
 /* ---- objects.c: one object in the store (worker threads) ---- */
 char *object_key(const struct model_kind *k, const char *ns, const char *name); /* the whole store key */
 int object_load(struct call *c, json_t **ret, int64_t *ret_rev);
+int object_guess(struct call *c, json_t **ret,
+		 int64_t *ret_rev); /* from the cache; -ENOENT, nothing is failed */
 struct commit {
 	const struct store_op *more; /* further operations in the same transaction */
 	size_t n_more;
