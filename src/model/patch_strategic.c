@@ -295,12 +295,18 @@ static int order_one(json_t *original, json_t *patch, const char *directive, con
 	r = want ? order_check(want, order, key, name, e) : 0;
 	if (r < 0)
 		return r;
-	before = have ? json_copy(have) : json_array();
 	if (have && want) {
+		size_t n = json_array_size(have);
+
 		r = merge_list(have, want, f, &merged, e);
 		if (r < 0)
 			return r;
+		/* New elements that took the places of deleted ones count as known to the server: so it is in Kubernetes. */
+		before = json_copy(have);
+		while (json_array_size(before) > n)
+			json_array_remove(before, json_array_size(before) - 1);
 	} else {
+		before = have ? json_copy(have) : json_array();
 		if (want)
 			clean(want);
 		merged = json_incref(have ? have : want);

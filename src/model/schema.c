@@ -52,8 +52,6 @@ static const struct model_kind bodies[] = {
 	{"autoscaling", "v1", "Scale", "scales", "scale", NULL, true, .schema = SCHEMA(schema_scale)},
 	{"", "v1", "DeleteOptions", "deleteoptions", "deleteoptions", NULL, false,
 	 .schema = SCHEMA(schema_delete_options)},
-	{"meta.k8s.io", "v1", "DeleteOptions", "deleteoptions", "deleteoptions", NULL, false,
-	 .schema = SCHEMA(schema_delete_options)},
 };
 
 const struct model_kind *model_kinds(size_t *ret_n)
@@ -77,11 +75,13 @@ const struct model_kind *model_kind_by_plural(const char *group, const char *ver
 	return NULL;
 }
 
+/* DeleteOptions are known in every group. */
 static bool kind_is(const struct model_kind *k, const char *api_version, const char *kind)
 {
 	char text[128];
 
-	return streq(k->kind, kind) && streq(model_api_version(k, text), api_version);
+	return streq(k->kind, kind) &&
+	       (streq(kind, "DeleteOptions") || streq(model_api_version(k, text), api_version));
 }
 
 const struct model_kind *model_kind_by_kind(const char *api_version, const char *kind)

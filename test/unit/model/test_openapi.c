@@ -163,6 +163,14 @@ static void protobuf(void **state)
 		"\"name\":"
 		"\"nginx\",\"image\":\"nginx:1\",\"ports\":[{\"containerPort\":80}],\"resources\":{}}]}},"
 		"\"strategy\":{}},\"status\":{}}");
+	/* DeleteOptions of any group: gracePeriodSeconds 0 is not the same as none */
+	assert_int_equal(model_from_protobuf("k8s\0\x0a\x18\x0a\x07"
+					     "apps/v1\x12\x0d"
+					     "DeleteOptions\x12\x02\x08\x00",
+					     34, &j, &e),
+			 0);
+	assert_int_equal(js_int(j, "gracePeriodSeconds", -1), 0);
+	json_decref(j);
 	assert_int_equal(model_from_protobuf("k8s", 3, &j, &e), -EINVAL);
 	assert_int_equal(model_from_protobuf("{\"a\":1}", 7, &j, &e), -EINVAL);
 	assert_int_equal(model_from_protobuf("k8s\0\x0a\x07\x0a\x02v1\x12\x01Z", 13, &j, &e), -ENOTSUP);
