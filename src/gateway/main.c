@@ -16,7 +16,7 @@ static const struct setting table[] = {
 	 "the proxy's configuration and socket"},
 	{"distances", SETTING_STRINGS, offsetof(struct settings, distances), NULL, 0, 0, "ZONE:MS,...",
 	 "how far the other zones are; default: measured"},
-	{"haproxy", SETTING_STRING, offsetof(struct settings, proxy), "haproxy", 0, 0, "FILE",
+	{"haproxy", SETTING_STRING, offsetof(struct settings, proxy), "/usr/sbin/haproxy", 0, 0, "FILE",
 	 "the HAProxy program, 2.6 or later"},
 	{"threads", SETTING_INT, offsetof(struct settings, threads), "2", 1, 64, "N", "threads of the proxy"},
 	{"keep-proxy", SETTING_BOOL, offsetof(struct settings, keep_proxy), "false", 0, 0, NULL,

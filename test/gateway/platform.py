@@ -16,7 +16,7 @@ import tempfile
 import time
 
 SOURCE = os.environ.get("KUAYU_SOURCE") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-KUAYU = os.path.join(SOURCE, "build/src/cli/kuayu")
+KUAYU = os.environ.get("KUAYU_PROGRAM") or os.path.join(SOURCE, "build/src/cli/kuayu")
 
 
 def free_port(address="127.0.0.1"):
