@@ -443,7 +443,8 @@ void process_set_aside(struct db *d)
 		start_failed(d, "cannot move the data directory aside");
 		return;
 	}
-	log_warn("data of %s:%lld is kept in %s", own->uuid, (long long)own->seqno, path);
+	log_warn("the data is kept in %s (its position: %s:%lld)", path,
+		 own->uuid[0] ? own->uuid : "not known", (long long)own->seqno);
 	d->diverged = false;
 	own->uuid[0] = 0;
 	position_known(d);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three `kuayu db` members, each in a network, process and mount namespace of its own, on one bridge in a fourth network
 namespace. A member's power cut takes its link down and kills every process of it at once; its files stay."""
+import hashlib
 import json
 import os
 import queue
@@ -10,7 +11,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KUAYU = os.environ.get("KUAYU", os.path.join(SOURCE, "build/src/cli/kuayu"))
@@ -85,7 +85,7 @@ class Member:
         os.kill(self.pids()[0], signal.SIGTERM)
         self.process.wait(30)
 
-    def sql(self, text, user="root"):
+    def sql(self, text):
         """Through the local socket, so that it works whatever happens to the links; None = refused."""
         p = subprocess.run(["mariadb", "--no-defaults", f"--socket={self.dir}/run/mysqld.sock", "-uroot", "-N", "-B", "-e", text],
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
@@ -97,6 +97,13 @@ class Member:
                             f"http://{self.ip}:9104{path}"], stdout=subprocess.PIPE, text=True, timeout=10)
         text, _, status = p.stdout.rpartition("\n")
         return int(status or 0), text
+
+    def post(self, path, token=None):
+        token = token or hashlib.sha256(f"kuayu db {SECRETS['sst-password']}".encode()).hexdigest()
+        p = subprocess.run(["nsenter", f"--net=/run/netns/{self.netns}", "curl", "-s", "-m", "3", "-X", "POST", "-o", "/dev/null", "-w",
+                            "%{http_code}", "-H", f"Authorization: Bearer {token}", f"http://{self.ip}:9104{path}"],
+                           stdout=subprocess.PIPE, text=True, timeout=10)
+        return int(p.stdout or 0)
 
     def state(self):
         status, text = self.get("/state")

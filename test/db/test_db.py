@@ -2,6 +2,7 @@
 """`kuayu db`: three members, no Kubernetes. First start, crash of one, power loss of all three while writing, 1|2 cut, full state
 transfer, divergence. Acknowledged rows are looked for in every member after each. Times are printed, never judged."""
 import os
+import re
 import shutil
 import signal
 import time
@@ -171,6 +172,33 @@ class Members(unittest.TestCase):
         self.cluster.start()
         wait_for("all in step", self.cluster.all_ready, 60)
         self.note("all three stopped in order and started, until all are in step", time.monotonic() - start)
+        self.check_rows(w)
+
+    def test_9_override_then_the_missing_one_knows_more(self):
+        """The operator lets two go on without the third; when that returns with more data, it is kept aside and replaced."""
+        uuid = self.m[0].state()["uuid"]
+        for m in self.m:
+            m.stop()
+        path = f"{self.m[2].dir}/data/data/grastate.dat"
+        with open(path, encoding="ascii") as f:
+            text = f.read()
+        self.assertIn(uuid, text)
+        with open(path, "w", encoding="ascii") as f:
+            f.write(re.sub(r"seqno: .*", "seqno: 1000000", text))
+        self.m[0].start()
+        self.m[1].start()
+        wait_for("they wait and say so", lambda: "waiting for db-2" in self.m[0].get("/readyz")[1], 20)
+        self.assertEqual(self.m[0].post("/override", token="wrong"), 401)
+        self.assertEqual(self.m[0].post("/override"), 200)
+        self.assertEqual(self.m[1].post("/override"), 200)
+        wait_for("two go on", lambda: self.m[0].ready() and self.m[1].ready(), 40)
+        w = self.writer(1)
+        start = time.monotonic()
+        self.m[2].start()
+        wait_for("all in step", self.cluster.all_ready, 60)
+        self.note("one with data nobody else has: set aside, full state transfer", time.monotonic() - start)
+        self.assertEqual(len([x for x in os.listdir(f"{self.m[2].dir}/data") if x.startswith("aside-")]), 1)
+        w.stop()
         self.check_rows(w)
 
 
