@@ -12,7 +12,9 @@
 
 #include "api/internal.h"
 
-#define LOAD_PAGE	500
+#define LOAD_PAGE 500
+#define WINDOW_BYTES_MAX \
+	((size_t)16 << 20) /* of serialized objects; their trees take about five times that */
 #define RELOAD_PAUSE_MS 200
 
 struct kind_index {
@@ -34,7 +36,7 @@ struct cache {
 	size_t n_kinds, n_objects;
 	struct strmap *raw; /* keys that are no objects */
 	struct event *ring;
-	size_t window;
+	size_t window, window_bytes;
 	uint64_t first_seq, next_seq; /* events in the ring: [first_seq, next_seq) */
 	uint64_t generation;
 	int64_t rev, window_rev;
@@ -181,18 +183,24 @@ static struct obj *replace(struct cache *c, struct kind_index *x, const char *ke
 	return old;
 }
 
+static void forget_first(struct cache *c)
+{
+	struct event *first = &c->ring[c->first_seq % c->window];
+
+	c->window_rev = first->rev;
+	c->window_bytes -= first->obj->text_len;
+	event_done(first);
+	c->first_seq++;
+}
+
 /* Takes over the references. */
 static void push_event(struct cache *c, struct event ev)
 {
-	struct event *slot = &c->ring[c->next_seq % c->window];
-
-	if (c->next_seq - c->first_seq == c->window) {
-		c->window_rev = slot->rev;
-		event_done(slot);
-		c->first_seq++;
-	}
-	*slot = ev;
-	c->next_seq++;
+	while (c->next_seq > c->first_seq && (c->next_seq - c->first_seq == c->window ||
+					      c->window_bytes + ev.obj->text_len > WINDOW_BYTES_MAX))
+		forget_first(c);
+	c->ring[c->next_seq++ % c->window] = ev;
+	c->window_bytes += ev.obj->text_len;
 }
 
 static void apply(struct cache *c, const struct store_event *ev)
@@ -269,8 +277,8 @@ static void clear(struct cache *c)
 			obj_unref(c->kinds[i].v[j]);
 		c->kinds[i].n = 0;
 	}
-	for (; c->first_seq < c->next_seq; c->first_seq++)
-		event_done(&c->ring[c->first_seq % c->window]);
+	while (c->first_seq < c->next_seq)
+		forget_first(c);
 	strmap_foreach (c->raw, key, value)
 		strmap_del(c->raw, key);
 	c->n_objects = 0;

@@ -10,7 +10,8 @@
 #include "api/api.h"
 #include "api/internal.h"
 
-#define START_WAIT_MS 30000
+#define IDLE_MS \
+	240000 /* longer than clients keep idle connections (Go: 90 s), so that it is they who close */
 
 #define AT(m) offsetof(struct api_settings, m)
 
@@ -110,6 +111,7 @@ static int start(struct api *api, struct err *e)
 		.handle = route,
 		.ctx = api,
 		.connections_max = 10000,
+		.idle_timeout_ms = IDLE_MS,
 	};
 	int r = listen_parse(&api->s, &address, &api->port, e);
 

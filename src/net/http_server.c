@@ -9,6 +9,7 @@
 #include "net/http_internal.h"
 
 #include <netinet/in.h>
+#include <time.h>
 
 struct letter {
 	struct http_req *req;
@@ -347,10 +348,25 @@ static void deliver(struct letter *l)
 
 /* ---- answers, any thread ---- */
 
+/* RFC 9110 6.6.1 */
+static void add_date(struct buf *b)
+{
+	static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+	static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+					     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+	time_t now = (time_t)(clock_wall_ms() / 1000);
+	struct tm t;
+
+	gmtime_r(&now, &t);
+	buf_addf(b, "Date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[t.tm_wday], t.tm_mday,
+		 months[t.tm_mon], t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+}
+
 static void head_add(struct buf *b, const struct http_req *r, int status, const char *content_type,
 		     const char *const *headers)
 {
 	buf_addf(b, "HTTP/1.1 %d %s\r\n", status, status_text(status));
+	add_date(b);
 	if (content_type)
 		buf_addf(b, "Content-Type: %s\r\n", content_type);
 	for (; headers && *headers; headers++)
