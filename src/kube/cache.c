@@ -25,7 +25,6 @@ struct kube_cache {
 	bool listed; /* a list has succeeded, rv is valid */
 	bool synced;
 	struct http_call *call; /* list or watch */
-	bool watching;
 	struct buf line;
 	size_t server;
 	struct timer *retry;
@@ -89,6 +88,11 @@ static void retry_later(struct kube_cache *c)
 		c->failures++;
 }
 
+static bool timed_out(int status)
+{
+	return status == -ETIMEDOUT || status == -EHOSTUNREACH;
+}
+
 /* ---- list ---- */
 static void take_list(struct kube_cache *c, const json_t *list)
 {
@@ -138,10 +142,11 @@ static void on_list(void *ctx, int status, const char *data, size_t len, const c
 		log_debug("list of %s: %d %s", c->kind->plural, status, text);
 		retry_later(c);
 		if (status < 0 || status >= 500)
-			kube_leave(c->k, c->server, status < 0 ? text : "cannot list");
+			kube_leave(c->k, c->server, timed_out(status) ? c->started_ms : 0,
+				   status < 0 ? text : "cannot list");
 		return;
 	}
-	kube_heard(c->k);
+	kube_heard(c->k, c->server);
 	c->heard_ms = clock_ms();
 	take_list(c, list);
 	c->listed = c->synced = true;
@@ -204,7 +209,7 @@ static void on_data(void *ctx, const char *data, size_t len)
 	struct kube_cache *c = ctx;
 	size_t from = 0;
 
-	kube_heard(c->k);
+	kube_heard(c->k, c->server);
 	c->heard_ms = clock_ms();
 	c->failures = 0;
 	if (buf_add(&c->line, data, len) < 0) {
@@ -245,7 +250,7 @@ static void on_watch_end(void *ctx, int status, const char *data, size_t len, co
 	/* A stream that broke off may be the server stopping or only its connection: the next attempt will tell. */
 	if ((status < 0 && status != -ECONNRESET && (!silent || c->k->bookmarks)) || status == 503 ||
 	    status == 504)
-		kube_leave(c->k, c->server,
+		kube_leave(c->k, c->server, timed_out(status) && !silent ? c->started_ms : 0,
 			   silent	? "its watch is silent"
 			   : status < 0 ? text
 					: "refuses to watch");
@@ -259,9 +264,9 @@ static void start(struct kube_cache *c)
 	struct http_call_options o = {.headers = headers, .connect_timeout_ms = kube_connect_ms(k), .ctx = c};
 
 	ensure(!c->call);
+	c->started_ms = clock_ms();
 	timer_stop(c->retry);
 	c->server = k->current;
-	c->watching = c->listed;
 	c->gone = false;
 	c->bookmark_ms = 0;
 	buf_done(&c->line);

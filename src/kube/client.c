@@ -17,7 +17,7 @@ struct call {
 	struct http_call *http;
 	struct timer *timer; /* hands out failures that need no server, later */
 	char *method, *path, *content_type, *body;
-	uint64_t deadline;
+	uint64_t deadline, sent_ms /* this attempt */;
 	int64_t attempt_ms;
 	size_t server;
 	unsigned attempts;
@@ -71,9 +71,9 @@ static void call_end(struct call *c, int status, json_t *body)
 		done(ctx, status, body);
 }
 
-void kube_heard(struct kube *k)
+void kube_heard(struct kube *k, size_t server)
 {
-	k->heard_ms = clock_ms();
+	k->heard_ms = k->server_heard_ms[server] = clock_ms();
 	k->unreached = 0;
 }
 
@@ -84,10 +84,12 @@ int64_t kube_connect_ms(const struct kube *k)
 	return MIN(CONNECT_TIMEOUT_MAX, CONNECT_TIMEOUT_MS << MIN(rounds, 4));
 }
 
-void kube_leave(struct kube *k, size_t from, const char *why)
+void kube_leave(struct kube *k, size_t from, uint64_t since_ms, const char *why)
 {
 	struct kube_cache *next;
 
+	if (since_ms && k->server_heard_ms[from] > since_ms)
+		return;
 	k->unreached++;
 	if (from != k->current || k->n_servers < 2)
 		return;
@@ -127,7 +129,7 @@ static void on_done(void *ctx, int status, const char *data, size_t len, const c
 
 	c->http = NULL;
 	if (status > 0 && !server_failed(status))
-		kube_heard(k);
+		kube_heard(k, c->server);
 	if (server_failed(status)) {
 		char why[200];
 
@@ -135,7 +137,8 @@ static void on_done(void *ctx, int status, const char *data, size_t len, const c
 			snprintf(why, sizeof(why), "answered %d", status);
 		else
 			snprintf(why, sizeof(why), "%s", text && *text ? text : strerror(-status));
-		kube_leave(k, c->server, why);
+		kube_leave(k, c->server, status == -ETIMEDOUT || status == -EHOSTUNREACH ? c->sent_ms : 0,
+			   why);
 		if (may_retry(c, status)) {
 			call_send(c);
 			return;
@@ -159,6 +162,7 @@ static void call_send(struct call *c)
 	int64_t left = c->deadline > now ? (int64_t)(c->deadline - now) : 1;
 
 	c->attempts++;
+	c->sent_ms = now;
 	c->server = k->current;
 	url = xasprintf("%s%s", k->servers[c->server], c->path);
 	if (c->body) {

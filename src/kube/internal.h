@@ -21,6 +21,7 @@ struct kube {
 	struct http_client *http;
 	char *servers[SERVERS_MAX]; /* without a '/' at the end */
 	size_t n_servers;
+	uint64_t server_heard_ms[SERVERS_MAX];
 	size_t current;	    /* the one in use */
 	char *user_agent;   /* header line */
 	struct call *calls; /* doubly linked */
@@ -52,10 +53,11 @@ void config_done(struct kube_config *c);
 int yaml_parse_new(const char *text, size_t len, json_t **ret, struct err *e);
 
 /* ---- client.c ---- */
-/* Server `from` failed: the next one becomes current, watches on `from` move. */
-void kube_leave(struct kube *k, size_t from, const char *why);
+/* Server `from` failed: the next one becomes current, watches on `from` move. Not when it has been heard after since_ms
+ * (the failure is a time-out of something begun then: slow, not gone); 0 = leave it in any case. */
+void kube_leave(struct kube *k, size_t from, uint64_t since_ms, const char *why);
 /* An answer or watch data from a server; it may take longer to connect when none has been heard. */
-void kube_heard(struct kube *k);
+void kube_heard(struct kube *k, size_t server);
 int64_t kube_connect_ms(const struct kube *k);
 /* 50 ms, doubled a failure up to 2 s, +- 50 % */
 uint64_t backoff_ms(unsigned failures);
