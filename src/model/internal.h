@@ -63,6 +63,8 @@ void validate_labels(json_t *causes, const struct at *at, const json_t *labels);
 void validate_meta(json_t *causes, const struct model_kind *k, const json_t *obj, const json_t *old);
 
 /* ---- selector_text.c ---- */
+/* strv_add where the length n is known: adding n values takes n steps, not n * n. */
+char **strv_put(char **v, size_t n, const char *s);
 void labels_text(struct buf *b, const json_t *labels);
 void label_selector_text(struct buf *b, const json_t *selector);
 

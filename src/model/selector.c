@@ -117,7 +117,7 @@ static int values_read(struct lex *x, char ***ret)
 	do {
 		if (++n > VALUES_MAX || word(x) < 0)
 			return -EINVAL;
-		v = strv_add(v, x->word);
+		v = strv_put(v, n - 1, x->word);
 	} while (take(x, ","));
 	if (!take(x, ")"))
 		return -EINVAL;
@@ -225,7 +225,7 @@ static int expression_add(struct model_selector *s, const json_t *x, struct err 
 	if (json_array_size(values) > VALUES_MAX)
 		return err_set(e, -EINVAL, "selector: too many values");
 	json_array_foreach (values, i, v)
-		strv = strv_add(strv, json_is_string(v) ? json_string_value(v) : "");
+		strv = strv_put(strv, i, json_is_string(v) ? json_string_value(v) : "");
 	for (i = 0; i < ARRAY_SIZE(names); i++)
 		if (streq(op, names[i])) {
 			if (i >= OP_EXISTS && strv_len(strv))

@@ -32,13 +32,14 @@ static void cell_node_roles(json_t *cells, const json_t *node)
 	_cleanup_strv_ char **roles = NULL;
 	_cleanup_buf_ struct buf b = {.limit = 4096};
 	const char *key;
+	size_t n = 0;
 	json_t *v;
 
 	json_object_foreach (js_get(node, "metadata.labels"), key, v) {
 		if (str_starts(key, prefix) && key[strlen(prefix)])
-			roles = strv_add(roles, key + strlen(prefix));
+			roles = strv_put(roles, n++, key + strlen(prefix));
 		else if (streq(key, "kubernetes.io/role") && json_string_length(v))
-			roles = strv_add(roles, json_string_value(v));
+			roles = strv_put(roles, n++, json_string_value(v));
 	}
 	if (roles)
 		qsort(roles, strv_len(roles), sizeof(*roles), compare);

@@ -3,6 +3,8 @@
  * right here. */
 #include "model/internal.h"
 
+#define TOLERATIONS_MAX 200 /* more cannot be changed in a pod: comparing them takes n * n steps */
+
 /* ---- volumes ---- */
 
 static void volume_items(json_t *causes, const struct at *at, const json_t *source)
@@ -172,6 +174,8 @@ static bool tolerations_kept(const json_t *now, const json_t *old)
 	json_t *a, *b;
 	size_t i, j;
 
+	if (json_array_size(now) > TOLERATIONS_MAX || json_array_size(old) > TOLERATIONS_MAX)
+		return json_equal((json_t *)now, (json_t *)old);
 	json_array_foreach (old, i, a) {
 		bool found = false;
 
