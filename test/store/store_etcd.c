@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The conformance suite over a real etcd cluster of three with TLS, then faults: members are killed, the leader and the one in
- * use among them, frozen, or powered off, while writers compare and swap and watchers follow through different members. After it:
+ * use among them, frozen, powered off, or cut off from the others, while writers compare and swap and watchers follow through different members. After it:
  * every acknowledged write is there at the revision told, a counter raised by many is exactly the sum, and each watcher saw
  * each event once, in order. */
 #include "cluster.h"
@@ -9,7 +9,8 @@
 #define WRITERS	   3
 #define WATCHERS   3
 #define WRITES_MAX 20000
-#define STEP_MS	   2500
+#define STEP_MS	   2500 /* a fault lasts */
+#define REST_MS	   1500 /* between two */
 #define RECOVER_MS 20000
 
 static struct cluster cluster;
@@ -115,51 +116,47 @@ static void *writer_main(void *arg)
 
 /* ---- the faults ---- */
 
-static void note(uint64_t begin, const char *what, int member)
+enum fault { KILL, FREEZE, POWER_OFF, CUT };
+
+static void do_fault(uint64_t begin, enum fault f, int member, const char *who)
 {
-	print_message("    %5.1f s  %s m%d\n", (double)(clock_ms() - begin) / 1000, what, member);
+	static const char *const names[] = {"kill -9", "freeze", "power off", "cut off from the others"};
+
+	if (member < 0 || (f == CUT && !cluster.apart))
+		return;
+	print_message("    %5.1f s  %s: m%d%s\n", (double)(clock_ms() - begin) / 1000, names[f], member, who);
+	if (f == KILL)
+		cluster_kill(&cluster, member);
+	else if (f == FREEZE)
+		cluster_freeze(&cluster, member, true);
+	else if (f == POWER_OFF)
+		cluster_power(&cluster, member, false);
+	else
+		cluster_cut(&cluster, member, true);
+	usleep(STEP_MS * 1000);
+	if (f == KILL)
+		cluster_restart(&cluster, member);
+	else if (f == FREEZE)
+		cluster_freeze(&cluster, member, false);
+	else if (f == POWER_OFF)
+		cluster_power(&cluster, member, true);
+	else
+		cluster_cut(&cluster, member, false);
+	usleep(REST_MS * 1000);
 }
 
 static void run_faults(void)
 {
 	uint64_t begin = clock_ms();
-	int leader;
 
-	usleep(STEP_MS * 500);
-	note(begin, "kill -9", 0); /* the first writer's and watcher's own */
-	cluster_kill(&cluster, 0);
-	usleep(STEP_MS * 1000);
-	cluster_restart(&cluster, 0);
-	usleep(STEP_MS * 1000);
-	leader = cluster_leader(&cluster);
-	note(begin, "kill -9 leader", leader);
-	if (leader >= 0) {
-		cluster_kill(&cluster, leader);
-		usleep(STEP_MS * 1000);
-		cluster_restart(&cluster, leader);
-		usleep(STEP_MS * 1000);
-	}
-	leader = cluster_leader(&cluster);
-	note(begin, "freeze leader", leader);
-	if (leader >= 0) {
-		cluster_freeze(&cluster, leader, true);
-		usleep(STEP_MS * 1500);
-		cluster_freeze(&cluster, leader, false);
-		usleep(STEP_MS * 500);
-	}
-	leader = cluster_leader(&cluster);
-	note(begin, "power off leader", leader);
-	if (leader >= 0 && cluster_power(&cluster, leader, false)) {
-		usleep(STEP_MS * 1500);
-		cluster_power(&cluster, leader, true);
-		usleep(STEP_MS * 500);
-	}
-	note(begin, "power off", 1);
-	if (cluster_power(&cluster, 1, false)) {
-		usleep(STEP_MS * 1000);
-		cluster_power(&cluster, 1, true);
-		usleep(STEP_MS * 500);
-	}
+	usleep(REST_MS * 1000);
+	do_fault(begin, KILL, 0, ""); /* the first writer's and watcher's own */
+	do_fault(begin, KILL, cluster_leader(&cluster), ", the leader");
+	do_fault(begin, FREEZE, cluster_leader(&cluster), ", the leader");
+	do_fault(begin, POWER_OFF, cluster_leader(&cluster), ", the leader");
+	do_fault(begin, POWER_OFF, 1, "");
+	do_fault(begin, CUT, cluster_leader(&cluster), ", the leader");
+	do_fault(begin, CUT, 2, "");
 }
 
 /* ---- after them ---- */
@@ -310,7 +307,6 @@ int main(void)
 	struct store *s;
 	int bad;
 
-	cluster_isolate();
 	if (!cluster_start(&cluster))
 		return 1;
 	s = open_store(0, 0);
