@@ -18,10 +18,12 @@
 
 #include "net/grpc_server.h"
 
-#define THREADS	    4
-#define THREADS_MAX 64
-#define CALLS_MAX   1024
-#define QUEUE_BYTES ((size_t)16 << 20)
+#define THREADS		  4
+#define THREADS_MAX	  64
+#define KEEPALIVE_MS	  5000
+#define KEEPALIVE_WAIT_MS 3000
+#define CALLS_MAX	  1024
+#define QUEUE_BYTES	  ((size_t)16 << 20)
 
 enum tag_kind { TAG_NEW, TAG_RECV, TAG_CLOSED, TAG_WRITE, TAG_FINISH };
 
@@ -422,6 +424,10 @@ static struct rpc_server *server_make(const struct rpc_server_options *o)
 		rpc_arg_int(GRPC_ARG_ALLOW_REUSEPORT, 0),
 		/* clients may ping each second */
 		rpc_arg_int(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500),
+		/* a client whose machine lost power sends no goodbye */
+		rpc_arg_int(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+		rpc_arg_int(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_WAIT_MS),
+		rpc_arg_int(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
 	};
 	grpc_channel_args list = {.num_args = ARRAY_SIZE(args), .args = args};
 

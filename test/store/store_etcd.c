@@ -9,8 +9,8 @@
 #define WRITERS	   3
 #define WATCHERS   3
 #define WRITES_MAX 20000
-#define STEP_MS	   2500 /* a fault lasts */
-#define REST_MS	   1500 /* between two */
+#define STEP_MS	   2200 /* a fault lasts */
+#define REST_MS	   1300 /* between two */
 #define RECOVER_MS 20000
 
 static struct cluster cluster;
