@@ -17,6 +17,7 @@
 #include "node/cgroup.h"
 #include "node/monitor.h"
 #include "node/oci.h"
+#include "node/small.h"
 
 #define BACKOFF_FIRST_MS 10000
 #define BACKOFF_MAX_MS	 300000
@@ -26,6 +27,7 @@
 #define STATE_MAX	 ((size_t)256 << 10)
 #define PASSWD_MAX	 ((size_t)256 << 10)
 #define MESSAGE_MAX	 4096 /* bytes of a termination message */
+#define NICE_BACK	 "5"  /* AGENT_NICE the other way */
 #define POST_START_MS	 60000
 
 uint64_t container_backoff(uint64_t *backoff_ms, uint64_t ran_ms)
@@ -108,20 +110,17 @@ static char *state_path(const struct container *c)
 
 void container_save(const struct container *c)
 {
-	_cleanup_free_ char *path = state_path(c), *tmp = xasprintf("%s.tmp", path), *text = NULL;
+	_cleanup_free_ char *path = state_path(c), *text = NULL;
 	_cleanup_json_ json_t *j = json_pack(
 		"{s:i,s:i,s:I,s:I,s:I,s:s,s:s,s:b}", "attempt", c->attempt, "counted", c->counted, "restarts",
 		(json_int_t)c->restarts, "backoff_ms", (json_int_t)c->backoff_ms, "stop_signal",
 		(json_int_t)c->stop_signal, "image_id", c->image_id ? c->image_id : "", "image_ref",
 		c->image_ref ? c->image_ref : "", "started", c->started);
-	_cleanup_close_ int fd = -1;
 
 	if (c->last_state)
 		json_object_set(j, "last_state", c->last_state);
 	text = js_text(j);
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, text, strlen(text)) < 0 || rename(tmp, path) < 0)
-		log_error("%s: %s", path, strerror(errno));
+	(void)small_write(path, text, 0600);
 }
 
 static json_t *read_state(const char *dir, const char *name)
@@ -380,10 +379,8 @@ static char *image_file(const char *rootfs, const char *path)
 static int write_json_file(const char *dir, const char *name, const json_t *j)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s", dir, name), *text = js_text(j);
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	size_t len = strlen(text);
 
-	return fd >= 0 && write(fd, text, len) == (ssize_t)len ? 0 : -EIO;
+	return small_write(path, text, 0600);
 }
 
 static int signal_number(const char *name)
@@ -705,11 +702,21 @@ int container_exec(struct container *c, const json_t *command, uint64_t timeout_
 		   void (*done)(void *ctx, const struct proc_result *res), void *ctx, struct proc **ret)
 {
 	_cleanup_free_ char *ns = xasprintf("--mount=/proc/%d/ns/mnt", c->monitor);
-	const char *argv[64] = {
-		"nsenter", ns,	 "--", "crun", "--root", c->pod->a->crun_root, "--cgroup-manager=cgroupfs",
-		"exec",	   c->id};
+	/* nice: takes back the agent's own raised priority. */
+	const char *argv[64] = {"nice",
+				"-n",
+				NICE_BACK,
+				"nsenter",
+				ns,
+				"--",
+				"crun",
+				"--root",
+				c->pod->a->crun_root,
+				"--cgroup-manager=cgroupfs",
+				"exec",
+				c->id};
 	struct proc_options o = {.argv = argv, .timeout_ms = timeout_ms, .out_limit = 16384};
-	size_t n = 9, i;
+	size_t n = 12, i;
 	struct proc *proc;
 	json_t *arg;
 

@@ -8,12 +8,17 @@
  *                   +-> back-off over? -> skopeo copy to DIR/tmp -> digest -> umoci ... ; failure: 10 s doubling to 300 s
  *
  * A folder DIR/HEX exists only when it is complete (rename at the end). Requests for an image that is under way wait for it. Loop
- * thread only; the work is done by child processes. Nothing is removed here: the cache grows by what is deployed. */
+ * thread only; the work is done by child processes. Files are not forced to disk before use: DIR/HEX/boot holds the boot's id until a
+ * later sync(1) has done that; an image with the id of another boot may have holes and is removed at the start. Nothing is removed here: the cache grows by what is deployed. */
 #include "node/image.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
 
+#include "node/small.h"
+
+#define FLUSH_MS	 60000 /* after an unpacking: the kernel has written most by then */
 #define BACKOFF_FIRST_MS 10000
 #define BACKOFF_MAX_MS	 300000
 #define PULL_LIMIT_MS	 600000
@@ -28,6 +33,9 @@ struct images {
 	struct strmap *jobs;	/* reference -> struct job */
 	struct strmap *backoff; /* reference -> struct backoff */
 	unsigned seq;
+	char boot_id[64];
+	struct timer *flush;
+	char **flushing; /* digests that a running sync will have made durable */
 };
 
 struct ready {
@@ -187,7 +195,7 @@ static void remember_digest(struct images *im, const char *ref, const char *dige
 {
 	_cleanup_free_ char *path = refs_path(im, ref), *text = xasprintf("%s %s", digest, ref);
 
-	(void)file_write_atomic(path, text, strlen(text), 0600, NULL);
+	(void)small_write(path, text, 0600);
 }
 
 /* ---- jobs ---- */
@@ -236,6 +244,7 @@ static void on_unpacked(void *ctx, const struct proc_result *res)
 	_cleanup_free_ char *final = xasprintf("%s/%s", im->dir, j->digest + 7), *text = NULL;
 	_cleanup_free_ char *bundle = xasprintf("%s/bundle", j->tmp),
 			    *cpath = xasprintf("%s/config.json", bundle);
+	_cleanup_free_ char *bpath = xasprintf("%s/boot", bundle);
 	_cleanup_json_ json_t *config = NULL;
 	struct err e = {0};
 	struct ready *r;
@@ -250,8 +259,8 @@ static void on_unpacked(void *ctx, const struct proc_result *res)
 		return;
 	}
 	text = js_text(config);
-	if (file_write_atomic(cpath, text, strlen(text), 0600, &e) < 0) {
-		job_end(j, NULL, "ErrImagePull", e.text);
+	if (small_write(cpath, text, 0600) < 0 || small_write(bpath, im->boot_id, 0600) < 0) {
+		job_end(j, NULL, "ErrImagePull", "the image's folder cannot be written");
 		return;
 	}
 	if (rename(bundle, final) < 0 && errno != EEXIST && errno != ENOTEMPTY) {
@@ -261,6 +270,7 @@ static void on_unpacked(void *ctx, const struct proc_result *res)
 	r = find_ready(im, j->name, j->digest);
 	if (j->pulled)
 		remember_digest(im, j->ref, j->digest);
+	timer_start(im->flush, FLUSH_MS, 0);
 	log_info("image %s unpacked (%s)", j->ref, j->digest);
 	job_end(j, r, r ? NULL : "ErrImagePull", "the unpacked image is not readable");
 }
@@ -269,9 +279,13 @@ static void unpack(struct job *j)
 {
 	_cleanup_free_ char *image = xasprintf("%s:%s", j->layout, j->pulled ? "pulled" : j->tag);
 	_cleanup_free_ char *bundle = xasprintf("%s/bundle", j->tmp);
-	const char *argv[] = {"umoci", "unpack", "--image", image, bundle, NULL};
+	_cleanup_free_ char *rootfs = xasprintf("%s/rootfs", bundle);
+	/* Gently: one thread, lowest priority, idle I/O. Unpacking must not starve heartbeats, leases and etcd beside it. */
+	const char *argv[] = {"env",   "GOMAXPROCS=1", "nice",	 "-n",	    "24",  "ionice", "-c", "3",
+			      "umoci", "raw",	       "unpack", "--image", image, rootfs,   NULL};
 	struct proc_options o = {.argv = argv, .timeout_ms = PULL_LIMIT_MS, .out_limit = 4096};
 
+	(void)dir_make(bundle, 0755, NULL);
 	proc_run(j->im->loop, &o, on_unpacked, j);
 }
 
@@ -419,10 +433,69 @@ void images_cancel(struct images *im, void *ctx)
 	}
 }
 
+/* ---- durability ---- */
+
+static void on_synced(void *ctx, const struct proc_result *res)
+{
+	struct images *im = ctx;
+
+	for (size_t i = 0; res->status == 0 && im->flushing && im->flushing[i]; i++) {
+		_cleanup_free_ char *boot = xasprintf("%s/%s/boot", im->dir, im->flushing[i] + 7);
+
+		(void)unlink(boot);
+	}
+	if (res->status != 0)
+		timer_start(im->flush, FLUSH_MS, 0);
+	im->flushing = strv_free(im->flushing);
+}
+
+static void on_flush(void *ctx)
+{
+	struct images *im = ctx;
+	const char *argv[] = {"nice", "-n", "24", "ionice", "-c", "3", "sync", "-f", im->dir, NULL};
+	struct proc_options o = {.argv = argv, .timeout_ms = PULL_LIMIT_MS, .out_limit = 4096};
+	const char *digest;
+	struct ready *r;
+
+	if (im->flushing) {
+		timer_start(im->flush, FLUSH_MS, 0);
+		return;
+	}
+	strmap_foreach (im->ready, digest, r)
+		im->flushing = strv_add(im->flushing, digest);
+	if (im->flushing)
+		proc_run(im->loop, &o, on_synced, im);
+}
+
+/* Images of another boot that were never synced, and what was being pulled when a former agent ended. */
+static void remove_torn(struct images *im)
+{
+	DIR *d = opendir(im->dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *dir = xasprintf("%s/%s", im->dir, de->d_name),
+				    *boot = xasprintf("%s/boot", dir);
+		_cleanup_free_ char *id = NULL;
+		size_t len;
+
+		if (str_starts(de->d_name, "tmp."))
+			(void)dir_remove(dir, NULL);
+		else if (file_read(boot, sizeof(im->boot_id), &id, &len, NULL) == 0 &&
+			 !streq(id, im->boot_id))
+			(void)dir_remove(dir, NULL);
+		else if (id)
+			timer_start(im->flush, FLUSH_MS, 0);
+	}
+	if (d)
+		closedir(d);
+}
+
 struct images *images_new(uv_loop_t *loop, const struct images_options *o, struct err *e)
 {
-	_cleanup_free_ char *refs = xasprintf("%s/refs", o->dir);
+	_cleanup_free_ char *refs = xasprintf("%s/refs", o->dir), *boot = NULL;
 	struct images *im;
+	size_t len;
 
 	if (dir_make(refs, 0700, e) < 0)
 		return NULL;
@@ -434,5 +507,9 @@ struct images *images_new(uv_loop_t *loop, const struct images_options *o, struc
 	im->ready = strmap_new();
 	im->jobs = strmap_new();
 	im->backoff = strmap_new();
+	im->flush = timer_new(loop, on_flush, im);
+	if (file_read("/proc/sys/kernel/random/boot_id", sizeof(im->boot_id) - 1, &boot, &len, NULL) == 0)
+		snprintf(im->boot_id, sizeof(im->boot_id), "%.*s", (int)strcspn(boot, "\n"), boot);
+	remove_torn(im);
 	return im;
 }

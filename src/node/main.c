@@ -5,13 +5,15 @@
  * signal, pods run on; the next agent takes them over. */
 #include <errno.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "node/agent.h"
 #include "node/monitor.h"
 #include "node/node.h"
 
-#define TICK_MS 1000
+#define TICK_MS	   1000
+#define AGENT_NICE -5
 
 static const struct setting table[] = {
 	KUBE_SETTINGS(struct node_settings, kube),
@@ -300,6 +302,9 @@ static int run(int argc, char **argv, struct err *e)
 	a->spawner_fd = spawner_start(argc, argv);
 	if (a->spawner_fd < 0)
 		return err_errno(e, a->spawner_fd, "spawner");
+	/* Heartbeats, renewals and fencing go before the pods' own work; monitors and containers come from the spawner, unraised. */
+	if (setpriority(PRIO_PROCESS, 0, AGENT_NICE) < 0)
+		log_warn("priority: %s", strerror(errno));
 	a->loop = uv_default_loop();
 	a->pods = strmap_new();
 	stop_signals(a->loop, on_stop, a);

@@ -28,6 +28,7 @@
 #include "node/cgroup.h"
 #include "node/fence.h"
 #include "node/logfile.h"
+#include "node/small.h"
 
 #define CGROUP2_MAGIC	 0x63677270
 #define REAPED_MAX	 64  /* statuses kept while crun still runs */
@@ -86,12 +87,9 @@ bool proc_alive(int pid, uint64_t start)
 
 static void write_file(struct monitor *m, const char *name, const char *text)
 {
-	_cleanup_free_ char *tmp = xasprintf("%s/.%s", m->dir, name),
-			    *path = xasprintf("%s/%s", m->dir, name);
-	_cleanup_close_ int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	_cleanup_free_ char *path = xasprintf("%s/%s", m->dir, name);
 
-	if (fd < 0 || write(fd, text, strlen(text)) < 0 || rename(tmp, path) < 0)
-		log_error("%s: %s", path, strerror(errno));
+	(void)small_write(path, text, 0600);
 }
 
 static void write_json(struct monitor *m, const char *name, json_t *j)

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 
 #include "node/cgroup.h"
+#include "node/small.h"
 #include "model/model.h"
 
 #define POD_FILE_MAX	((size_t)4 << 20)
@@ -128,27 +129,18 @@ static void pod_free(struct pod *p)
 	free(p);
 }
 
-static void write_small(const char *path, const char *text)
-{
-	_cleanup_free_ char *tmp = xasprintf("%s.tmp", path);
-	_cleanup_close_ int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0 || rename(tmp, path) < 0)
-		log_error("%s: %s", path, strerror(errno));
-}
-
 static void save_object(struct pod *p)
 {
 	_cleanup_free_ char *path = xasprintf("%s/pod.json", p->dir), *text = js_text(p->obj);
 
-	write_small(path, text);
+	(void)small_write(path, text, 0644);
 }
 
 static void save_sandbox(struct pod *p)
 {
 	_cleanup_free_ char *path = xasprintf("%s/sandbox", p->dir);
 
-	write_small(path, p->sandbox->name);
+	(void)small_write(path, p->sandbox->name, 0644);
 }
 
 static void set_setup(struct pod *p, const char *reason, const char *message)
@@ -189,9 +181,9 @@ static void write_pod_files(struct pod *p)
 	size_t len;
 
 	if (!p->host_network)
-		write_small(hostname, name);
+		(void)small_write(hostname, name, 0644);
 	if (file_read("/etc/resolv.conf", 65536, &host, &len, NULL) == 0)
-		write_small(resolv, host);
+		(void)small_write(resolv, host, 0644);
 	hosts_write(p);
 }
 

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "node/small.h"
+
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define ADDRESSES_MAX	  65536
 #define RETRY_MS	  1000
@@ -158,7 +160,7 @@ struct sandbox *sandboxes_adopt(struct sandboxes *s, const char *name)
 	struct sandbox *sb = load(s, name);
 
 	if (sb)
-		(void)file_write_atomic(mark, "", 0, 0600, NULL);
+		(void)small_write(mark, "", 0600);
 	return sb;
 }
 
@@ -357,7 +359,7 @@ static void on_inside(void *ctx, const struct proc_result *res)
 	struct making *m = ctx;
 	_cleanup_free_ char *path = xasprintf("%s/%s/ip", m->s->dir, m->sb->name);
 
-	if (res->status == 0 && file_write_atomic(path, m->sb->ip, strlen(m->sb->ip), 0600, NULL) == 0)
+	if (res->status == 0 && small_write(path, m->sb->ip, 0600) == 0)
 		making_end(m, NULL);
 	else
 		making_end(m, *res->err_text ? res->err_text : "setting up the network inside failed");
