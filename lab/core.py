@@ -7,6 +7,7 @@ import atexit
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -23,7 +24,20 @@ DOMAINS = ("a", "b", "c")
 DELAY, JITTER, FACTORY_DELAY = "5ms", "1ms", "200us"  # one way
 HOST_ADDRESS, NETWORK = "10.77.0.1", "10.77.0.0/16"
 TOKEN_ADMIN = "lab-admin-token"
+MEMORY_NEEDED = 10 << 30  # bytes available; a demo writes about 3 GB
 LOCK = Path("/run/lock/kuayu-lab.lock")
+
+
+def disk_folder(folder):
+    """Where the machines' disk images are: in memory where there is plenty, so that three domains do not wait for one disk that
+    they do not share in life; $KUAYU_LAB_DISKS says otherwise."""
+    if "KUAYU_LAB_DISKS" in os.environ:
+        return Path(os.environ["KUAYU_LAB_DISKS"]).resolve()
+    memory = os.statvfs(leftovers.MEMORY_DISKS.parent) if leftovers.MEMORY_DISKS.parent.is_dir() else None
+    available = int(re.search(r"MemAvailable: *([0-9]+) kB", Path("/proc/meminfo").read_text()).group(1)) << 10
+    if memory and memory.f_bavail * memory.f_frsize > MEMORY_NEEDED // 2 and available > MEMORY_NEEDED:
+        return leftovers.MEMORY_DISKS
+    return folder / "disk"
 
 
 class Domain:
@@ -39,6 +53,7 @@ class Lab:
         self.dir = (folder or SOURCE / "out/lab").resolve()
         self.roles, self.say = tuple(roles), say or (lambda text: None)
         self.images = (images or SOURCE / "out/images").resolve()
+        self.disks = disk_folder(self.dir)
         self.wire = Wire(self.dir)
         self.pki = Pki(self.dir / "pki")
         self.domains, self.floors = {}, {}
@@ -65,6 +80,8 @@ class Lab:
             raise LabError("the lab needs root: it makes namespaces and interfaces")
         self._take_lock()
         leftovers.sweep(self.dir)
+        shutil.rmtree(self.disks, ignore_errors=True)
+        self.disks.mkdir(parents=True)
         shutil.rmtree(self.dir, ignore_errors=True)
         (self.dir / "log").mkdir(parents=True)
         self.images.mkdir(parents=True, exist_ok=True)
@@ -102,9 +119,9 @@ class Lab:
                 except LabError as e:
                     self.say(str(e))
             self.wire.stop()
+            shutil.rmtree(self.disks, ignore_errors=True)
             left = self._wait_nothing_left()
             leftovers.remove_system_folders(self.dir)
-            shutil.rmtree(self.dir / "disk", ignore_errors=True)
             if left:
                 leftovers.sweep(self.dir)
                 raise LabError("the lab left behind: " + "; ".join(left))

@@ -3,6 +3,7 @@
 devices, its mounts. sweep() removes what a crashed run left; remains() proves that nothing is there."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from lab.util import BUILD
 INTERFACE = "kuayu-lab"
 PROGRAMS = ("lab-wire", "lab-domain")
 SYSTEM_FOLDERS = ("/var/lib/kuayu", "/etc/kuayu")  # mount points on the host, empty
+MEMORY_DISKS = Path("/dev/shm/kuayu-lab")
 RECORD = "made.json"  # which of them this lab made
 
 
@@ -49,7 +51,7 @@ def _loops(folder):
             backing = Path(f"/sys/block/{loop}/loop/backing_file").read_text().strip()
         except OSError:
             continue
-        if backing.startswith(f"{folder}/"):
+        if backing.startswith((f"{folder}/", f"{MEMORY_DISKS}/")):
             found.append(f"/dev/{loop}")
     return found
 
@@ -66,6 +68,8 @@ def remains(folder):
         left.append(f"interface {INTERFACE}")
     left += [f"control group {g}" for g in _groups()]
     left += [f"loop device {d}" for d in _loops(folder)] + [f"mount {m}" for m in _mounts(folder)]
+    if MEMORY_DISKS.exists():
+        left.append(f"folder {MEMORY_DISKS}")
     try:
         names = os.listdir("/run/netns")
     except OSError:
@@ -112,6 +116,7 @@ def sweep(folder):
     if os.path.exists(f"/sys/class/net/{INTERFACE}"):
         subprocess.run(["ip", "link", "del", INTERFACE], capture_output=True)
     remove_system_folders(folder)
+    shutil.rmtree(MEMORY_DISKS, ignore_errors=True)
 
 
 def make_system_folders(folder):

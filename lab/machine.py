@@ -48,7 +48,7 @@ class Machine:
         self.units = {}  # name -> {"argv": [...], "env": {...}, "restart": bool, "manual": bool}
         self.log_dir, self.etc = lab.dir / "log" / name, lab.dir / "etc" / name
         self.data = lab.dir / "data" / name  # a folder of the host at /srv: survives everything (factory floors' journals)
-        self.disk, self.units_file = lab.dir / f"disk/{name}.img", lab.dir / f"units/{name}.json"
+        self.disk, self.units_file = lab.disks / f"{name}.img", lab.dir / f"units/{name}.json"
         self.mount_point = lab.dir / f"mnt/{name}"
         self.cgroup = f"{CGROUP}/{name}"
         self.supply, self.pid = None, 0
