@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from lab import leftovers
-from lab.core import LOCK
 from lab.keeper import FOLDER, SOCKET
 from lab.util import SOURCE, LabError, tail
 
@@ -64,7 +63,7 @@ def up(args):
 def end_holder():
     """A keeper that does not listen (it is still starting, or hangs) is asked by a signal."""
     try:
-        words = LOCK.read_text().split()
+        words = leftovers.LOCK.read_text().split()
         pid = int(words[1].rstrip(","))
         if words[2] == str(FOLDER) and b"lab.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGTERM)

@@ -25,7 +25,6 @@ DELAY, JITTER, FACTORY_DELAY = "5ms", "1ms", "200us"  # one way
 HOST_ADDRESS, NETWORK = "10.77.0.1", "10.77.0.0/16"
 TOKEN_ADMIN = "lab-admin-token"
 MEMORY_NEEDED = 10 << 30  # bytes available; a demo writes about 3 GB
-LOCK = Path("/run/lock/kuayu-lab.lock")
 
 
 def disk_folder(folder):
@@ -79,7 +78,7 @@ class Lab:
         if os.geteuid() != 0:
             raise LabError("the lab needs root: it makes namespaces and interfaces")
         self._take_lock()
-        leftovers.sweep(self.dir)
+        leftovers.sweep_locked(self.dir)
         shutil.rmtree(self.disks, ignore_errors=True)
         self.disks.mkdir(parents=True)
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -123,7 +122,7 @@ class Lab:
             left = self._wait_nothing_left()
             leftovers.remove_system_folders(self.dir)
             if left:
-                leftovers.sweep(self.dir)
+                leftovers.sweep_locked(self.dir)
                 raise LabError("the lab left behind: " + "; ".join(left))
         finally:
             signal.signal(signal.SIGINT, previous)
@@ -143,8 +142,8 @@ class Lab:
         raise SystemExit(143)  # runs the context managers' ends
 
     def _take_lock(self):
-        LOCK.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = open(LOCK, "a+")
+        leftovers.LOCK.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = open(leftovers.LOCK, "a+")
         said = False
         end = time.monotonic() + float(os.environ.get("KUAYU_LAB_WAIT", "900"))
         while True:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a lab owns on the host, found by the names it gives: its processes, its interface, its control groups, its loop
 devices, its mounts. sweep() removes what a crashed run left; remains() proves that nothing is there."""
+import fcntl
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ INTERFACE = "kuayu-lab"
 PROGRAMS = ("lab-wire", "lab-domain")
 SYSTEM_FOLDERS = ("/var/lib/kuayu", "/etc/kuayu")  # mount points on the host, empty
 MEMORY_DISKS = Path("/dev/shm/kuayu-lab")
+LOCK = Path("/run/lock/kuayu-lab.lock")  # held by the one lab that runs
 RECORD = "made.json"  # which of them this lab made
 
 
@@ -97,7 +99,17 @@ def remove_groups():
 
 
 def sweep(folder):
-    """Removes what an earlier run in this folder left when it was killed."""
+    """Removes what an earlier run in this folder left when it was killed; leaves a lab that is running alone."""
+    with open(LOCK, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        sweep_locked(folder)
+
+
+def sweep_locked(folder):
+    """The same for who holds the lock."""
     for attempt in range(60):
         processes = _processes(folder)
         for pid in processes:

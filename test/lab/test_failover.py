@@ -50,6 +50,7 @@ class Failover(unittest.TestCase):
         lab.cluster.wait_ready(HEALTH_S)
         product.wait_all_ready(lab, HEALTH_S)
         product.wait_gateways(lab, HEALTH_S)
+        lab.wait("three database members are ready", lambda: len(product.members(lab)) == 3, HEALTH_S, *product.node_logs(lab))
         ledger.grows()
         witness.beats()
         print(f"  {self._testMethodName}: well again after {time.monotonic() - begin:.1f} s; "
@@ -90,8 +91,10 @@ class Failover(unittest.TestCase):
         self.kill_role(lab.wait("an etcd leader", lab.cluster.etcd_leader, 20), "etcd")
 
     def test_07_database_member(self):
-        lab.exec("b", "sh", "-c", "kill -9 $(pidof mariadbd)")
-        time.sleep(1)
+        before = lab.exec("b", "pidof", "mariadbd").stdout
+        lab.exec("b", "kill", "-9", before.strip())
+        lab.wait("the member is started again", lambda: lab.exec("b", "pidof", "mariadbd").stdout != before, 30, lab.machine("b").log("node"))
+        time.sleep(3)
         self.healthy()
 
     def test_08_domain_without_power(self):
