@@ -38,7 +38,7 @@ struct machine {
 	size_t n_pending, cap_pending, n_sending;
 	size_t gateway;
 	unsigned failures, poll_failures;
-	struct http_call *report, *poll;
+	struct http_call *report, *poll, *probe;
 	struct strmap *orders; /* ids received */
 	char **acks;	       /* ids to acknowledge */
 	size_t acks_sent;
@@ -64,6 +64,11 @@ static void journal_write(struct machine *m, const char *line)
 		log_error("%s: cannot write the journal: %s", m->name, strerror(errno));
 }
 
+static void wait_for_home(struct machine *m)
+{
+	timer_start(m->home_timer, (uint64_t)m->plant->home_ms + floor_backoff(4), 0);
+}
+
 static void next_gateway(struct machine *m, size_t to)
 {
 	if (m->f->n_gateways < 2 || to == m->gateway)
@@ -71,7 +76,7 @@ static void next_gateway(struct machine *m, size_t to)
 	m->gateway = to;
 	floor_event(m->f, "gateway", json_pack("{s:s,s:I}", "m", m->name, "to", (json_int_t)to));
 	if (to)
-		timer_start(m->home_timer, (uint64_t)m->plant->home_ms + floor_backoff(4), 0);
+		wait_for_home(m);
 	if (m->poll) { /* it hangs on the gateway that did not answer */
 		http_call_cancel(m->poll);
 		m->poll = NULL;
@@ -79,9 +84,36 @@ static void next_gateway(struct machine *m, size_t to)
 	}
 }
 
+static void on_home_answer(void *ctx, int status, const char *body, size_t len, const char *text)
+{
+	struct machine *m = ctx;
+
+	(void)body, (void)len, (void)text;
+	m->probe = NULL;
+	if (status == 200)
+		next_gateway(m, 0);
+	else if (m->gateway)
+		wait_for_home(m);
+}
+
+/* Asks the own domain's gateway before going back to it: samples and orders do not wait for one that is still dead. */
 static void on_home(void *ctx)
 {
-	next_gateway(ctx, 0);
+	_cleanup_free_ char *url = NULL;
+	struct machine *m = ctx;
+
+	if (!m->gateway || m->probe)
+		return;
+	url = xasprintf("%s/readyz", m->f->gateways[0]);
+	m->probe = http_call_new(m->f->http, &(struct http_call_options){
+						     .method = "GET",
+						     .url = url,
+						     .timeout_ms = FLOOR_ANSWER_MS,
+						     .connect_timeout_ms = FLOOR_CONNECT_MS,
+						     .new_connection = true,
+						     .done = on_home_answer,
+						     .ctx = m,
+					     });
 }
 
 /* ---- reports ---- */

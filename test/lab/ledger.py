@@ -91,13 +91,14 @@ class Ledger:
     def _order(self, domain, number):
         key = f"ledger-{number}"
         body = json.dumps({"product": "shirt", "quantity": 1, "source": "ledger", "machines": ["ledger-1"]})
+        c = http.client.HTTPConnection(self.lab.machine(domain).address, PORT, timeout=3)
         try:
-            c = http.client.HTTPConnection(self.lab.machine(domain).address, PORT, timeout=3)
             c.request("POST", "/api/orders", body, {"Content-Type": "application/json", "Idempotency-Key": key})
             status = c.getresponse().status
-            c.close()
-        except (OSError, http.client.HTTPException, LabError):
+        except (OSError, http.client.HTTPException):
             status = 0
+        finally:
+            c.close()
         if status in (200, 201):
             self.orders.append(key)
         else:
