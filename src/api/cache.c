@@ -15,6 +15,7 @@
 #define LOAD_PAGE 500
 #define WINDOW_BYTES_MAX \
 	((size_t)16 << 20) /* of serialized objects; their trees take about five times that */
+#define DUMB_MS		15000
 #define RELOAD_PAUSE_MS 200
 
 struct kind_index {
@@ -327,6 +328,38 @@ static int load(struct cache *c, int64_t *ret_rev, struct err *e)
 	return 0;
 }
 
+static void after(struct timespec *ts, uint64_t ms)
+{
+	clock_gettime(CLOCK_MONOTONIC, ts);
+	ts->tv_sec += (time_t)(ms / 1000);
+	ts->tv_nsec += (long)(ms % 1000) * 1000000;
+	if (ts->tv_nsec >= 1000000000) {
+		ts->tv_sec++;
+		ts->tv_nsec -= 1000000000;
+	}
+}
+
+/* Sleeps a second; false when the watch has ended, or is dumb although the store answers reads. */
+static bool following(struct cache *c)
+{
+	struct timespec until;
+	bool on;
+
+	after(&until, 1000);
+	pthread_mutex_lock(&c->lock);
+	while (!c->ended && !c->stopping && pthread_cond_timedwait(&c->moved, &c->lock, &until) == 0)
+		;
+	on = !c->ended && !c->stopping;
+	pthread_mutex_unlock(&c->lock);
+	if (on && cache_silent_ms(c) > DUMB_MS && c->api && c->api->store_heard_ms + 1000 > clock_ms()) {
+		log_warn(
+			"the store answers, but its watch has told nothing for %d s; everything is read anew",
+			DUMB_MS / 1000);
+		return false;
+	}
+	return on;
+}
+
 /* One generation: read all, then follow until the watch ends. */
 static void follow(struct cache *c)
 {
@@ -355,10 +388,8 @@ static void follow(struct cache *c)
 		log_warn("reading the store: %s", e.text);
 		return;
 	}
-	pthread_mutex_lock(&c->lock);
-	while (!c->ended && !c->stopping)
-		pthread_cond_wait(&c->moved, &c->lock);
-	pthread_mutex_unlock(&c->lock);
+	while (following(c))
+		;
 	store_watch_free(w);
 }
 
@@ -427,13 +458,7 @@ static int wait_for(struct cache *c, int64_t rev, uint64_t timeout_ms)
 	struct timespec until;
 	int r = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += (time_t)(timeout_ms / 1000);
-	until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
+	after(&until, timeout_ms);
 	pthread_mutex_lock(&c->lock);
 	while ((!c->ready || c->rev < rev) && !c->stopping && r == 0)
 		r = pthread_cond_timedwait(&c->moved, &c->lock, &until);

@@ -2,6 +2,7 @@
 """The REST API by hand: verbs, conflicts, selectors, pages, watches, deletion, errors. No controller runs."""
 import base64
 import http.server
+import random
 import ssl
 import threading
 import time
@@ -366,6 +367,68 @@ class Rest(unittest.TestCase):
         self.assertIn(made["metadata"]["name"], [e["metadata"]["name"] for e in found["items"]])
 
 
+class Informer(unittest.TestCase):
+    def test_a_watcher_ends_up_with_what_is_stored(self):
+        """Three writers create, change, relabel and delete at random; a watcher with a selector rebuilds the state from events alone."""
+        fix = Fixture()
+        s, state, done = fix.server, {}, threading.Event()
+        path = NS + "/configmaps?labelSelector=on%3Dyes"
+
+        def follow(rev):
+            for e in s.watch(path + "&watch=1&allowWatchBookmarks=true&timeoutSeconds=60&resourceVersion=" + rev, timeout=20):
+                o = e["object"]
+                if e["type"] == "ADDED":
+                    self.assertNotIn(o["metadata"]["name"], state)
+                if e["type"] in ("MODIFIED", "DELETED"):
+                    self.assertIn(o["metadata"]["name"], state)
+                if e["type"] in ("ADDED", "MODIFIED"):
+                    state[o["metadata"]["name"]] = o
+                elif e["type"] == "DELETED":
+                    del state[o["metadata"]["name"]]
+                elif e["type"] == "BOOKMARK" and done.is_set() and int(o["metadata"]["resourceVersion"]) >= last[0]:
+                    return
+
+        def write(seed):
+            rnd = random.Random(seed)
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                name, kind = "r%d" % rnd.randrange(12), rnd.randrange(4)
+                if kind == 0:
+                    s.call("DELETE", NS + "/configmaps/" + name)
+                elif kind == 1:
+                    obj = config_map(name, n=str(rnd.random()))
+                    obj["metadata"]["labels"] = {"on": rnd.choice(["yes", "no"])}
+                    s.call("POST", NS + "/configmaps", obj)
+                else:
+                    patch = {"data": {"n": str(rnd.random())}} if kind == 2 else {"metadata": {"labels": {"on": rnd.choice(["yes", "no"])}}}
+                    s.call("PATCH", NS + "/configmaps/" + name, patch, {"Content-Type": "application/merge-patch+json"})
+        last, errors = [0], []
+
+        def guarded(rev):
+            try:
+                follow(rev)
+            except BaseException as e:  # noqa: shown by the test
+                errors.append(e)
+        try:
+            first = s.call("GET", path)[1]
+            watcher = threading.Thread(target=guarded, args=(first["metadata"]["resourceVersion"],))
+            watcher.start()
+            writers = [threading.Thread(target=write, args=(i,)) for i in range(3)]
+            for t in writers:
+                t.start()
+            for t in writers:
+                t.join()
+            stored = s.call("GET", path)[1]
+            last[0] = int(stored["metadata"]["resourceVersion"])
+            done.set()
+            watcher.join(20)
+            self.assertEqual(errors, [])
+            self.assertEqual(state, {o["metadata"]["name"]: o for o in stored["items"]})
+            self.assertGreater(last[0], 50, "something has happened")
+        finally:
+            fix.close()
+
+
 class Logs(unittest.TestCase):
     """pods/log is handed through from the node agent, pretended here."""
 
@@ -416,6 +479,24 @@ class Logs(unittest.TestCase):
         finally:
             agent.shutdown()
             agent.server_close()
+            fix.close()
+
+
+class Compaction(unittest.TestCase):
+    def test_history_is_dropped_and_clients_are_told(self):
+        fix = Fixture("--compact-every=1s")
+        try:
+            s = fix.server
+            for i in range(4):
+                self.assertEqual(s.call("POST", NS + "/configmaps", config_map("c%d" % i))[0], 201)
+            page = s.call("GET", NS + "/configmaps?limit=2")[1]
+            later = NS + "/configmaps?limit=2&continue=" + page["metadata"]["continue"]
+            self.assertEqual(s.call("GET", later)[0], 200)
+            s.call("DELETE", NS + "/configmaps/c0")
+            status, answer = wait_for(lambda: (lambda got: got if got[0] != 200 else None)(s.call("GET", later)), 20, "history goes")
+            self.assertEqual((status, answer["reason"]), (410, "Expired"))
+            self.assertEqual(len(s.call("GET", NS + "/configmaps")[1]["items"]), 3)
+        finally:
             fix.close()
 
 
