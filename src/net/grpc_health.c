@@ -11,9 +11,6 @@
 
 #define SERVICE_NAME_MAX 256
 
-typedef Grpc__Health__V1__HealthCheckRequest check_request;
-typedef Grpc__Health__V1__HealthCheckResponse check_response;
-
 struct health_watch {
 	struct health_watch *next;
 	struct rpc_health *health;
@@ -48,7 +45,7 @@ static int status_of(const struct rpc_health *h, const char *service)
 
 static size_t pack_status(int status, uint8_t out[16])
 {
-	check_response m = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+	Grpc__Health__V1__HealthCheckResponse m = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
 
 	m.status = (Grpc__Health__V1__HealthCheckResponse__ServingStatus)status;
 	return grpc__health__v1__health_check_response__pack(&m, out);
@@ -86,7 +83,8 @@ void rpc_health_set(struct rpc_health *h, const char *service, bool serving)
 /* The name of the service asked for; NULL = not understood. Caller frees. */
 static char *parse_request(const void *request, size_t len)
 {
-	check_request *q = grpc__health__v1__health_check_request__unpack(NULL, len, request);
+	Grpc__Health__V1__HealthCheckRequest *q =
+		grpc__health__v1__health_check_request__unpack(NULL, len, request);
 	char *service = q && strlen(q->service) < SERVICE_NAME_MAX ? xstrdup(q->service) : NULL;
 
 	if (q)
@@ -168,8 +166,8 @@ void rpc_health_watch(void *ctx, struct rpc_out *out, const void *request, size_
 
 static int judge(const struct rpc_reply *reply, const char *service, struct err *e)
 {
-	check_response *m = grpc__health__v1__health_check_response__unpack(NULL, reply->len,
-									    (const uint8_t *)reply->data);
+	Grpc__Health__V1__HealthCheckResponse *m = grpc__health__v1__health_check_response__unpack(
+		NULL, reply->len, (const uint8_t *)reply->data);
 	int status = m ? (int)m->status : -1;
 
 	if (m)
@@ -190,7 +188,7 @@ int rpc_health_check(const char *target, const struct rpc_channel_options *tls, 
 		     int64_t timeout_ms, struct err *e)
 {
 	struct rpc_channel_options o = tls ? *tls : (struct rpc_channel_options){0};
-	check_request q = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+	Grpc__Health__V1__HealthCheckRequest q = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
 	uint8_t bytes[SERVICE_NAME_MAX + 16];
 	struct rpc_channel *ch;
 	struct rpc_reply reply;
