@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Objects as JSON: pruning, defaults, validation on create and update, tables. Input: one byte that chooses the kind, the object, a
- * line feed, the old object. */
+/* Objects as JSON: pruning, defaults, validation on create and update, tables. Input: one byte that chooses the kind,
+ * the object, a line feed, the old object. */
 #include "model/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

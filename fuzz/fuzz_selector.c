@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Label and field selectors as text, quantities. A label selector that parses must match a set of labels or its opposite twice alike. */
+/* Label and field selectors as text, quantities. A label selector that parses must match a set of labels or its opposite
+ * twice alike. */
 #include "model/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

@@ -81,8 +81,8 @@ json_t *model_openapi_v3_new(const char *group,
 json_t *model_openapi_v2_new(void);
 /* gnostic openapi.v2.Document as kubectl 1.20 wants it */
 int model_openapi_v2_protobuf(struct buf *out);
-/* "k8s\0" + runtime.Unknown -> JSON object; for the kinds that kubectl 1.32 sends so (ConfigMap, Secret, Deployment, Namespace, ...).
- * -ENOTSUP for others. */
+/* "k8s\0" + runtime.Unknown -> JSON object; for the kinds that kubectl 1.32 sends so (ConfigMap, Secret, Deployment,
+ * Namespace, ...). -ENOTSUP for others. */
 int model_from_protobuf(const void *data, size_t len, json_t **ret, struct err *e);
 
 /* ---- quantities (resource.Quantity) ---- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* OpenAPI definitions out of the schema tables, in the forms of version 2 and version 3. They differ in where definitions live, in
- * how a reference carries a description, and in quantities. */
+/* OpenAPI definitions out of the schema tables, in the forms of version 2 and version 3. They differ in where
+ * definitions live, in how a reference carries a description, and in quantities. */
 #include "model/openapi.h"
 
 #define QUANTITY      "io.k8s.apimachinery.pkg.api.resource.Quantity"

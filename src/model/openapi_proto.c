@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The OpenAPI v2 document as protobuf, message openapi.v2.Document of gnostic's OpenAPIv2.proto, which kubectl 1.20 asks for. A small
- * writer: nested messages are built in their own buffers and put in with their length. Field numbers are in each function. */
+/* The OpenAPI v2 document as protobuf, message openapi.v2.Document of gnostic's OpenAPIv2.proto, which kubectl 1.20 asks
+ * for. A small writer: nested messages are built in their own buffers and put in with their length. Field numbers are
+ * in each function. */
 #include "model/openapi.h"
 
 #define DOCUMENT_MAX ((size_t)16 << 20)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Strategic merge patch (design-proposals/cli/preserve-order-in-strategic-merge-patch and api-conventions of Kubernetes).
- * Objects are merged by name, null removes. Arrays are replaced unless the schema marks them with the strategy merge: then objects
- * in them are matched by their merge key and plain values form a set. Directives:
+ * Objects are merged by name, null removes. Arrays are replaced unless the schema marks them with the strategy merge:
+ * then objects in them are matched by their merge key and plain values form a set. Directives:
  *   $patch: replace|delete (in an object, or in an element of a merged array), $deleteFromPrimitiveList/NAME,
  *   $setElementOrder/NAME (wanted order; elements only the server knows keep their place beside their neighbours),
  *   $retainKeys (names not listed are removed).

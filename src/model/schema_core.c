@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The core group's smaller kinds: Namespace, Service, Endpoints, ConfigMap, Secret, ServiceAccount, Event, Binding. See schema.h. */
+/* The core group's smaller kinds: Namespace, Service, Endpoints, ConfigMap, Secret, ServiceAccount, Event, Binding. See
+ * schema.h. */
 #include "model/schema.h"
 
 #include "model/schema_macros.h"

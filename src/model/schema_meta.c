@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tables that every kind shares: metadata, owner references, label selectors, and the meta/v1 request and answer bodies. See schema.h. */
+/* Tables that every kind shares: metadata, owner references, label selectors, and the meta/v1 request and answer bodies.
+ * See schema.h. */
 #include "model/schema.h"
 
 #include "model/schema_macros.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pod and PodTemplateSpec: everything but containers, which are in schema_container.c, and placement, in schema_placement.c. See schema.h. */
+/* Pod and PodTemplateSpec: everything but containers, which are in schema_container.c, and placement, in
+ * schema_placement.c. See schema.h. */
 #include "model/schema.h"
 
 #include "model/schema_macros.h"
