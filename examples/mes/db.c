@@ -17,6 +17,8 @@
 #define DB_READ_S	   5 /* a Galera view change may hold a commit this long */
 #define DB_USER_TIMEOUT_MS 1500
 #define DB_RETRY_MS	   20
+#define DB_AGE_MS	   10000 /* then connect anew: the service address may lead to a nearer member by now */
+#define DB_SESSION	   "SET SESSION idle_transaction_timeout=3, innodb_lock_wait_timeout=3"
 #define DB_RETRY_MS_MAX	   250
 
 struct job {
@@ -49,7 +51,14 @@ MYSQL *db_connect(const struct db_options *o, struct err *e)
 	mysql_optionsv(c, MYSQL_OPT_CONNECT_TIMEOUT, &connect_s);
 	mysql_optionsv(c, MYSQL_OPT_READ_TIMEOUT, &io_s);
 	mysql_optionsv(c, MYSQL_OPT_WRITE_TIMEOUT, &io_s);
-	if (!mysql_real_connect(c, o->host, o->user, o->password, o->database, (unsigned)o->port, NULL, 0)) {
+	if (!mysql_real_connect(c, o->host, o->user, o->password, o->database, (unsigned)o->port, NULL,
+				CLIENT_MULTI_STATEMENTS)) {
+		err_set(e, -ENOTCONN, "database %s:%d: %s", o->host, (int)o->port, mysql_error(c));
+		mysql_close(c);
+		return NULL;
+	}
+	/* Should this process vanish in the middle of a transaction, its locks go soon. */
+	if (db_exec_all(c, DB_SESSION, strlen(DB_SESSION), NULL) < 0) {
 		err_set(e, -ENOTCONN, "database %s:%d: %s", o->host, (int)o->port, mysql_error(c));
 		mysql_close(c);
 		return NULL;
@@ -59,13 +68,10 @@ MYSQL *db_connect(const struct db_options *o, struct err *e)
 	return c;
 }
 
-int db_exec(MYSQL *conn, const char *sql, size_t len)
+static int db_error(MYSQL *conn)
 {
-	unsigned code;
+	unsigned code = mysql_errno(conn);
 
-	if (mysql_real_query(conn, sql, len) == 0)
-		return 0;
-	code = mysql_errno(conn);
 	switch (code) {
 	case ER_LOCK_DEADLOCK:
 	case ER_LOCK_WAIT_TIMEOUT:
@@ -85,6 +91,36 @@ int db_exec(MYSQL *conn, const char *sql, size_t len)
 		log_warn("database refused a statement: %u %s", code, mysql_error(conn));
 		return -EIO;
 	}
+}
+
+int db_exec(MYSQL *conn, const char *sql, size_t len)
+{
+	return mysql_real_query(conn, sql, len) == 0 ? 0 : db_error(conn);
+}
+
+int db_exec_all(MYSQL *conn, const char *sql, size_t len, uint64_t *ret_insert_id)
+{
+	int r = db_exec(conn, sql, len), more;
+	uint64_t id = 0;
+
+	if (r < 0)
+		return r;
+	for (;;) {
+		MYSQL_RES *res = mysql_store_result(conn);
+
+		if (res)
+			mysql_free_result(res);
+		if (!id)
+			id = mysql_insert_id(conn);
+		more = mysql_next_result(conn);
+		if (more > 0)
+			return db_error(conn);
+		if (more < 0)
+			break;
+	}
+	if (ret_insert_id)
+		*ret_insert_id = id;
+	return 0;
 }
 
 int db_execf(MYSQL *conn, const char *fmt, ...)
@@ -190,10 +226,20 @@ static void worker(void *arg)
 {
 	struct db *db = arg;
 	MYSQL *conn = NULL;
+	uint64_t until = 0;
 
 	mysql_thread_init();
-	for (;;)
-		run_job(db, &conn, take(db));
+	for (;;) {
+		struct job *j = take(db);
+
+		if (conn && clock_ms() >= until) {
+			mysql_close(conn);
+			conn = NULL;
+		}
+		if (!conn)
+			until = clock_ms() + DB_AGE_MS;
+		run_job(db, &conn, j);
+	}
 }
 
 static int job_ping(MYSQL *conn, void *arg)

@@ -9,6 +9,7 @@
 
 #define POLL_MS	     12
 #define POLL_IDLE_MS 50
+#define AGE_MS	     10000 /* then connect anew: a nearer member may be there by now */
 #define WAIT_S_MAX   60
 #define RESEND_MS    1500
 #define SENT_MAX     256 /* remembered a machine */
@@ -125,14 +126,17 @@ static void poller(void *arg)
 {
 	struct dispatch *d = arg;
 	MYSQL *conn = NULL;
+	uint64_t until = 0;
 
 	mysql_thread_init();
 	for (;;) {
 		unsigned wait_ms = POLL_IDLE_MS;
 
-		if (!conn)
+		if (!conn) {
 			conn = db_connect(&d->m->db_options, NULL);
-		if (conn && poll_once(d, conn, &wait_ms) == -ENOTCONN) {
+			until = clock_ms() + AGE_MS;
+		}
+		if (conn && (poll_once(d, conn, &wait_ms) == -ENOTCONN || clock_ms() >= until)) {
 			mysql_close(conn);
 			conn = NULL;
 		}

@@ -75,27 +75,26 @@ static int by_key(const void *pa, const void *pb)
 
 static int job_store(MYSQL *conn, void *arg)
 {
-	_cleanup_buf_ struct buf ins = {0}, mach = {0};
+	_cleanup_buf_ struct buf sql = {0};
 	struct batch *b = arg;
 	bool first = true;
-	int r;
 
-	buf_adds(&ins, "INSERT IGNORE INTO reports (machine,seq,state,produced,machine_at) VALUES ");
-	buf_adds(&mach, "INSERT INTO machines (name,site,state,seq,seen_at) VALUES ");
+	buf_adds(&sql, "START TRANSACTION;INSERT IGNORE INTO reports (machine,seq,state,produced,machine_at) "
+		       "VALUES ");
+	for (size_t i = 0; i < b->n; i++)
+		add_values(conn, &sql, &b->reports[i], i == 0);
+	buf_adds(&sql, ";INSERT INTO machines (name,site,state,seq,seen_at) VALUES ");
 	for (size_t i = 0; i < b->n; i++) {
-		add_values(conn, &ins, &b->reports[i], i == 0);
 		if (i + 1 < b->n && streq(b->reports[i].machine, b->reports[i + 1].machine))
 			continue; /* only its newest */
-		add_machine(conn, &mach, &b->reports[i], first);
+		add_machine(conn, &sql, &b->reports[i], first);
 		first = false;
 	}
-	buf_adds(&mach, " ON DUPLICATE KEY UPDATE state=IF(VALUES(seq)>=seq,VALUES(state),state),"
-			"site=IF(VALUES(seq)>=seq,VALUES(site),site),"
-			"seen_at=IF(VALUES(seq)>=seq,VALUES(seen_at),seen_at),seq=GREATEST(seq,VALUES(seq))");
-	if ((r = db_exec(conn, "START TRANSACTION", 17)) < 0 || (r = db_exec(conn, ins.data, ins.len)) < 0 ||
-	    (r = db_exec(conn, mach.data, mach.len)) < 0)
-		return r;
-	return db_exec(conn, "COMMIT", 6);
+	buf_adds(&sql,
+		 " ON DUPLICATE KEY UPDATE state=IF(VALUES(seq)>=seq,VALUES(state),state),"
+		 "site=IF(VALUES(seq)>=seq,VALUES(site),site),"
+		 "seen_at=IF(VALUES(seq)>=seq,VALUES(seen_at),seen_at),seq=GREATEST(seq,VALUES(seq));COMMIT");
+	return db_exec_all(conn, sql.data, sql.len, NULL);
 }
 
 static void flush(struct reports *rs);
