@@ -50,26 +50,20 @@ static void forget_owner(struct plan *p, enum kind kind, json_t *obj, const char
 static void collect_owner(const struct world *w, enum kind owner_kind, json_t *owner, bool orphan,
 			  struct plan *p)
 {
-	const char *ns = control_kinds[owner_kind].namespaced ? obj_ns(owner) : NULL;
-	size_t left = 0;
+	_cleanup_free_ struct dependent *all = NULL;
+	size_t n = world_dependents(w, obj_uid(owner), &all), left = 0;
 
-	for (int k = 0; k < KINDS; k++) {
-		_cleanup_free_ json_t **all = world_list(w, (enum kind)k, ns, NULL);
+	for (size_t i = 0; i < n; i++) {
+		const json_t *ref = ref_to(all[i].obj, obj_uid(owner));
 
-		for (size_t i = 0; all[i]; i++) {
-			json_t *ref = ref_to(all[i], obj_uid(owner));
-
-			if (!ref)
-				continue;
-			if (orphan) {
-				left++;
-				forget_owner(p, (enum kind)k, all[i], obj_uid(owner));
-				continue;
-			}
-			left += js_bool(ref, "blockOwnerDeletion", false);
-			if (!obj_deleting(all[i]))
-				plan_delete(p, (enum kind)k, all[i], -1);
+		if (orphan) {
+			left++;
+			forget_owner(p, all[i].kind, all[i].obj, obj_uid(owner));
+			continue;
 		}
+		left += js_bool(ref, "blockOwnerDeletion", false);
+		if (!obj_deleting(all[i].obj))
+			plan_delete(p, all[i].kind, all[i].obj, -1);
 	}
 	if (left == 0)
 		drop_finalizer(p, owner_kind, owner, orphan ? "orphan" : "foregroundDeletion");

@@ -20,6 +20,8 @@ struct item {
 	unsigned failures;
 	int in_flight;
 	bool failed; /* a write of this round did */
+	uint64_t
+		rest_until_ms; /* a look that took long is not repeated at once: four times as long is left to others */
 };
 
 struct write {
@@ -101,7 +103,7 @@ void manager_enqueue(struct manager *m, enum controller c, const char *ns, const
 		*it = (struct item){.c = c, .ns = xstrdup(ns), .name = xstrdup(name), .due_ms = UINT64_MAX};
 		strmap_set(m->queue[c], key, it);
 	}
-	it->due_ms = MIN(it->due_ms, due);
+	it->due_ms = MIN(it->due_ms, MAX(due, it->rest_until_ms));
 	if (!it->in_flight)
 		wake(m, it->due_ms);
 }
@@ -134,7 +136,8 @@ static void item_written(struct write *wr, bool ok, bool soon)
 		it->due_ms = clock_ms() + wait;
 	} else {
 		it->failures = 0;
-		it->due_ms = MIN(it->due_ms, clock_ms() + RUN_MS); /* look at the result */
+		it->due_ms =
+			MIN(it->due_ms, MAX(clock_ms() + RUN_MS, it->rest_until_ms)); /* look at the result */
 	}
 	wake(m, it->due_ms);
 }
@@ -319,13 +322,15 @@ static void reconcile(struct manager *m, const struct item *it, struct plan *p)
 static void run_item(struct manager *m, struct item *it, const char *key)
 {
 	_cleanup_(plan_done) struct plan p;
-	uint64_t start = clock_us();
+	uint64_t start = clock_us(), spent_us;
 
 	plan_init(&p, clock_wall_us());
 	it->due_ms = UINT64_MAX;
 	reconcile(m, it, &p);
 	m->reconciles[it->c]++;
-	m->longest_us = MAX(m->longest_us, clock_us() - start);
+	spent_us = clock_us() - start;
+	m->longest_us = MAX(m->longest_us, spent_us);
+	it->rest_until_ms = clock_ms() + spent_us * 4 / 1000;
 	if (p.again_ms >= 0)
 		it->due_ms = clock_ms() + (uint64_t)MAX(p.again_ms, RUN_MS);
 	carry_out(m, it, key, &p);
@@ -351,6 +356,10 @@ static void run(void *ctx)
 			if (it->in_flight)
 				continue;
 			if (it->due_ms == UINT64_MAX) {
+				if (it->rest_until_ms > now) { /* stays to be remembered */
+					next = MIN(next, it->rest_until_ms + 1);
+					continue;
+				}
 				_cleanup_free_ char *copy = xstrdup(key);
 
 				item_free(strmap_del(m->queue[c], copy));

@@ -46,7 +46,13 @@ static int phase_rank(const json_t *pod)
 static struct ranked *rank(const struct world *w, json_t **pods, size_t n)
 {
 	struct ranked *r = xcalloc(n + 1, sizeof(*r));
+	struct strmap *on_node = strmap_new(); /* node -> number of its pods here */
 
+	for (size_t i = 0; i < n; i++) {
+		const char *name = js_str_or(pods[i], "spec.nodeName", "");
+
+		strmap_set(on_node, name, (void *)((uintptr_t)strmap_get(on_node, name) + 1));
+	}
 	for (size_t i = 0; i < n; i++) {
 		const char *node_name = js_str(pods[i], "spec.nodeName");
 		const json_t *node = node_name ? world_get(w, K_NODE, "", node_name) : NULL;
@@ -62,9 +68,10 @@ static struct ranked *rank(const struct world *w, json_t **pods, size_t n)
 			r[i].ready_us = obj_time_us(obj_condition(pods[i], "Ready"), "lastTransitionTime");
 		if (cost && str_i64(cost, &r[i].cost) < 0)
 			r[i].cost = 0;
-		for (size_t j = 0; node_name && j < n; j++)
-			r[i].on_node += streq(js_str(pods[j], "spec.nodeName"), node_name);
+		if (node_name)
+			r[i].on_node = (uintptr_t)strmap_get(on_node, node_name);
 	}
+	strmap_free(on_node, NULL);
 	qsort(r, n, sizeof(*r), order);
 	return r;
 }

@@ -70,8 +70,9 @@ static void garbage(struct manager *m, enum kind kind, const json_t *old, const 
 {
 	const json_t *o = obj ? obj : old;
 	_cleanup_free_ char *name = xasprintf("%d/%s", (int)kind, obj_name(o));
+	_cleanup_free_ struct dependent *all = NULL;
 	json_t *ref;
-	size_t i;
+	size_t i, n;
 
 	if (obj && (obj_has_finalizer(obj, "orphan") || obj_has_finalizer(obj, "foregroundDeletion") ||
 		    json_array_size(js_get(obj, "metadata.ownerReferences"))))
@@ -88,16 +89,11 @@ static void garbage(struct manager *m, enum kind kind, const json_t *old, const 
 		if (id && obj_deleting(owner))
 			manager_enqueue(m, C_GC, obj_ns(owner), id, 0);
 	}
-	for (int k = 0; k < KINDS; k++) {
-		_cleanup_free_ json_t **all = world_list(m->world, (enum kind)k, NULL, NULL);
+	n = world_dependents(m->world, obj_uid(old), &all);
+	for (i = 0; i < n; i++) {
+		_cleanup_free_ char *id = xasprintf("%d/%s", (int)all[i].kind, obj_name(all[i].obj));
 
-		for (size_t n = 0; all[n]; n++)
-			json_array_foreach (js_get(all[n], "metadata.ownerReferences"), i, ref)
-				if (streq(js_str(ref, "uid"), obj_uid(old))) {
-					_cleanup_free_ char *id = xasprintf("%d/%s", k, obj_name(all[n]));
-
-					manager_enqueue(m, C_GC, obj_ns(all[n]), id, 0);
-				}
+		manager_enqueue(m, C_GC, obj_ns(all[i].obj), id, 0);
 	}
 }
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The controllers' picture of the cluster: one map a kind, references shared with the caches. */
+/* The controllers' picture of the cluster: one map a kind, references shared with the caches, and an index from an
+ * owner's uid to what names it as an owner. */
 #include "control/world.h"
 
 struct world {
 	struct strmap *objects[KINDS];
+	struct strmap *dependents; /* uid of an owner -> map of "kind/ns/name" -> json_t (borrowed) */
 	struct strmap
 		*buried[KINDS]; /* "ns/name" -> uid of an object deleted by us, until its deletion is seen */
 };
@@ -65,6 +67,7 @@ struct world *world_new(void)
 {
 	struct world *w = xcalloc(1, sizeof(*w));
 
+	w->dependents = strmap_new();
 	for (int k = 0; k < KINDS; k++) {
 		w->objects[k] = strmap_new();
 		w->buried[k] = strmap_new();
@@ -77,6 +80,11 @@ static void drop_ref(void *o)
 	json_decref(o);
 }
 
+static void drop_map(void *m)
+{
+	strmap_free(m, NULL);
+}
+
 struct world *world_free(struct world *w)
 {
 	if (!w)
@@ -85,6 +93,7 @@ struct world *world_free(struct world *w)
 		strmap_free(w->objects[k], drop_ref);
 		strmap_free(w->buried[k], free);
 	}
+	strmap_free(w->dependents, drop_map);
 	free(w);
 	return NULL;
 }
@@ -92,6 +101,40 @@ struct world *world_free(struct world *w)
 static char *key_of(const char *ns, const char *name)
 {
 	return xasprintf("%s/%s", ns ? ns : "", name ? name : "");
+}
+
+static void index_refs(struct world *w, enum kind kind, json_t *obj, bool add)
+{
+	_cleanup_free_ char *id = NULL;
+	json_t *ref;
+	size_t i;
+
+	json_array_foreach (js_get(obj, "metadata.ownerReferences"), i, ref) {
+		const char *uid = js_str_or(ref, "uid", "");
+		struct strmap *m = strmap_get(w->dependents, uid);
+
+		if (!id)
+			id = xasprintf("%d/%s/%s", (int)kind, obj_ns(obj), obj_name(obj));
+		if (add) {
+			if (!m)
+				strmap_set(w->dependents, uid, m = strmap_new());
+			strmap_set(m, id, obj);
+		} else if (m) {
+			strmap_del(m, id);
+			if (!strmap_len(m))
+				drop_map(strmap_del(w->dependents, uid));
+		}
+	}
+}
+
+/* Takes the object with this key out; everything leaves by here. */
+static void take_out(struct world *w, enum kind kind, const char *key)
+{
+	json_t *old = strmap_del(w->objects[kind], key);
+
+	if (old)
+		index_refs(w, kind, old, false);
+	json_decref(old);
 }
 
 void world_put(struct world *w, enum kind kind, json_t *obj)
@@ -102,7 +145,10 @@ void world_put(struct world *w, enum kind kind, json_t *obj)
 	if (uid && streq(uid, obj_uid(obj)))
 		return;
 	free(strmap_del(w->buried[kind], key)); /* the name has a new owner */
-	json_decref(strmap_set(w->objects[kind], key, json_incref(obj)));
+	json_incref(obj);
+	take_out(w, kind, key);
+	strmap_set(w->objects[kind], key, obj);
+	index_refs(w, kind, obj, true);
 }
 
 void world_del(struct world *w, enum kind kind, const char *ns, const char *name)
@@ -110,7 +156,7 @@ void world_del(struct world *w, enum kind kind, const char *ns, const char *name
 	_cleanup_free_ char *key = key_of(ns, name);
 
 	free(strmap_del(w->buried[kind], key));
-	json_decref(strmap_del(w->objects[kind], key));
+	take_out(w, kind, key);
 }
 
 void world_bury(struct world *w, enum kind kind, const json_t *obj)
@@ -120,7 +166,7 @@ void world_bury(struct world *w, enum kind kind, const json_t *obj)
 
 	if (!there || !streq(obj_uid(there), uid))
 		return;
-	json_decref(strmap_del(w->objects[kind], key));
+	take_out(w, kind, key);
 	free(strmap_set(w->buried[kind], key, take_ptr(uid)));
 }
 
@@ -131,32 +177,53 @@ json_t *world_get(const struct world *w, enum kind kind, const char *ns, const c
 	return strmap_get(w->objects[kind], key);
 }
 
+struct named {
+	const char *ns, *name;
+	json_t *obj;
+};
+
 static int by_name(const void *a, const void *b)
 {
-	const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
-	int r = strcmp(obj_ns(x), obj_ns(y));
+	const struct named *x = a, *y = b;
+	int r = strcmp(x->ns, y->ns);
 
-	return r ? r : strcmp(obj_name(x), obj_name(y));
+	return r ? r : strcmp(x->name, y->name);
 }
 
 json_t **world_list(const struct world *w, enum kind kind, const char *ns, const char *owner_uid)
 {
-	size_t cap = 16, n = 0;
-	json_t **v = xcalloc(cap, sizeof(*v)), *obj;
+	const struct strmap *from = owner_uid ? strmap_get(w->dependents, owner_uid) : w->objects[kind];
+	size_t cap = from ? strmap_len(from) : 0, n = 0;
+	_cleanup_free_ struct named *v = xcalloc(cap + 1, sizeof(*v));
+	json_t **out = xcalloc(cap + 1, sizeof(*out)), *obj;
 	const char *key;
 
-	strmap_foreach (w->objects[kind], key, obj) {
-		if (ns && !streq(obj_ns(obj), ns))
+	if (!from)
+		return out;
+	strmap_foreach (from, key, obj) {
+		if (owner_uid && ((enum kind)atoi(key) != kind || !obj_controlled_by(obj, owner_uid)))
 			continue;
-		if (owner_uid && !obj_controlled_by(obj, owner_uid))
-			continue;
-		if (n + 1 == cap)
-			v = xrealloc(v, (cap *= 2) * sizeof(*v));
-		v[n++] = obj;
+		v[n] = (struct named){obj_ns(obj), obj_name(obj), obj};
+		n += !ns || streq(v[n].ns, ns);
 	}
-	v[n] = NULL;
 	qsort(v, n, sizeof(*v), by_name);
-	return v;
+	for (size_t i = 0; i < n; i++)
+		out[i] = v[i].obj;
+	return out;
+}
+
+size_t world_dependents(const struct world *w, const char *owner_uid, struct dependent **ret)
+{
+	struct strmap *m = strmap_get(w->dependents, owner_uid);
+	size_t n = 0;
+	const char *key;
+	json_t *obj;
+
+	*ret = xcalloc((m ? strmap_len(m) : 0) + 1, sizeof(**ret));
+	if (m)
+		strmap_foreach (m, key, obj)
+			(*ret)[n++] = (struct dependent){(enum kind)atoi(key), obj};
+	return n;
 }
 
 size_t world_len(const struct world *w, enum kind kind)

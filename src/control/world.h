@@ -35,6 +35,12 @@ void world_bury(struct world *w, enum kind kind, const json_t *obj);
 json_t *world_get(const struct world *w, enum kind kind, const char *ns, const char *name);
 /* NULL-terminated, by name; ns NULL = all; owner_uid NULL = any, else those it controls. Free the array. */
 json_t **world_list(const struct world *w, enum kind kind, const char *ns, const char *owner_uid);
+struct dependent {
+	enum kind kind;
+	json_t *obj;
+};
+/* All that names it as an owner. Free the array. */
+size_t world_dependents(const struct world *w, const char *owner_uid, struct dependent **ret);
 size_t world_len(const struct world *w, enum kind kind);
 
 /* ---- what objects say ---- */

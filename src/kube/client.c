@@ -17,7 +17,10 @@ struct call {
 	struct http_call *http;
 	struct timer *timer; /* hands out failures that need no server, later */
 	char *method, *path, *content_type, *body;
+	int64_t timeout_ms;
 	uint64_t deadline, sent_ms /* this attempt */;
+	struct call *next_waiting;
+	bool waiting, urgent;
 	int64_t attempt_ms;
 	size_t server;
 	unsigned attempts;
@@ -44,8 +47,44 @@ uint64_t obj_rv(const json_t *obj)
 	return rv && str_u64(rv, &n) == 0 ? n : 0;
 }
 
+static void call_send(struct call *c);
+
+static void send_waiting(struct kube *k)
+{
+	while (k->waiting && k->n_sent < SENT_MAX) {
+		struct call *c = k->waiting;
+
+		k->waiting = c->next_waiting;
+		if (!k->waiting)
+			k->waiting_end = &k->waiting;
+		c->waiting = false;
+		k->n_sent++;
+		c->deadline = clock_ms() + (uint64_t)c->timeout_ms;
+		call_send(c);
+	}
+}
+
+/* Out of the waiting line, or room for the first in it. */
+static void give_up_place(struct call *c)
+{
+	struct kube *k = c->k;
+
+	if (c->waiting) {
+		struct call **at = &k->waiting;
+
+		while (*at != c)
+			at = &(*at)->next_waiting;
+		*at = c->next_waiting;
+		if (!c->next_waiting)
+			k->waiting_end = at;
+	} else if (!c->urgent && !c->timer) {
+		k->n_sent--;
+	}
+}
+
 static void call_free(struct call *c)
 {
+	give_up_place(c);
 	if (c->prev)
 		c->prev->next = c->next;
 	else
@@ -64,9 +103,11 @@ static void call_free(struct call *c)
 static void call_end(struct call *c, int status, json_t *body)
 {
 	kube_done_fn done = c->done;
+	struct kube *k = c->k;
 	void *ctx = c->ctx;
 
 	call_free(c);
+	send_waiting(k);
 	if (done)
 		done(ctx, status, body);
 }
@@ -100,8 +141,6 @@ void kube_leave(struct kube *k, size_t from, uint64_t since_ms, const char *why)
 		cache_server_left(c, from);
 	}
 }
-
-static void call_send(struct call *c);
 
 /* May this answer be from a server that could not do the work? */
 static bool server_failed(int status)
@@ -169,17 +208,18 @@ static void call_send(struct call *c)
 		type = xasprintf("Content-Type: %s", c->content_type);
 		headers[2] = type;
 	}
-	c->http = http_call_new(k->http, &(struct http_call_options){
-						 .method = c->method,
-						 .url = url,
-						 .headers = headers,
-						 .body = c->body,
-						 .body_len = c->body ? strlen(c->body) : 0,
-						 .timeout_ms = MAX(1, MIN(left, c->attempt_ms)),
-						 .connect_timeout_ms = kube_connect_ms(k),
-						 .done = on_done,
-						 .ctx = c,
-					 });
+	c->http = http_call_new(c->urgent ? k->urgent : k->http,
+				&(struct http_call_options){
+					.method = c->method,
+					.url = url,
+					.headers = headers,
+					.body = c->body,
+					.body_len = c->body ? strlen(c->body) : 0,
+					.timeout_ms = MAX(1, MIN(left, c->attempt_ms)),
+					.connect_timeout_ms = kube_connect_ms(k),
+					.done = on_done,
+					.ctx = c,
+				});
 }
 
 static void on_refused(void *ctx)
@@ -205,20 +245,27 @@ void kube_call(struct kube *k, const struct kube_request *r)
 		c->body = js_text(r->body);
 		c->content_type = xstrdup(r->content_type ? r->content_type : "application/json");
 	}
-	c->deadline = clock_ms() + (uint64_t)timeout_ms;
+	c->timeout_ms = timeout_ms;
+	c->urgent = strstr(c->path, "/leases/");
 	c->attempt_ms = r->attempt_ms > 0	  ? r->attempt_ms
 			: streq(c->method, "GET") ? READ_ATTEMPT_MS
 						  : timeout_ms;
 	c->again = r->again;
 	c->done = r->done;
 	c->ctx = r->ctx;
-	if (k->n_calls++ < CALLS_MAX) {
+	if (k->n_calls++ >= CALLS_MAX && !c->urgent) {
+		c->failed = -ENOBUFS;
+		c->timer = timer_new(k->loop, on_refused, c);
+		timer_start(c->timer, 0, 0);
+	} else if (c->urgent) {
+		c->deadline = clock_ms() + (uint64_t)timeout_ms;
 		call_send(c);
-		return;
+	} else {
+		c->waiting = true;
+		*k->waiting_end = c;
+		k->waiting_end = &c->next_waiting;
+		send_waiting(k);
 	}
-	c->failed = -ENOBUFS;
-	c->timer = timer_new(k->loop, on_refused, c);
-	timer_start(c->timer, 0, 0);
 }
 
 void kube_cancel(struct kube *k, const void *ctx)
@@ -233,6 +280,7 @@ void kube_cancel(struct kube *k, const void *ctx)
 			http_call_cancel(c->http);
 		call_free(c);
 	}
+	send_waiting(k);
 }
 
 static void add_escaped(struct buf *b, const char *s)
@@ -359,7 +407,8 @@ int kube_new(uv_loop_t *loop, const struct kube_settings *s, const char *user_ag
 	     struct err *e)
 {
 	_cleanup_(config_done) struct kube_config cfg = {0};
-	struct http_client *http;
+	struct http_client_options http_options;
+	struct http_client *http, *urgent;
 	struct kube *k;
 	int r = config_load(s, &cfg, e);
 
@@ -367,21 +416,26 @@ int kube_new(uv_loop_t *loop, const struct kube_settings *s, const char *user_ag
 		return r;
 	if (strv_len(cfg.servers) > SERVERS_MAX)
 		return err_set(e, -E2BIG, "more than %d API servers", SERVERS_MAX);
-	http = http_client_new(loop,
-			       &(struct http_client_options){.ca_file = cfg.ca_file,
-							     .cert_file = cfg.cert_file,
-							     .key_file = cfg.key_file,
-							     .ca_pem = cfg.ca_pem,
-							     .cert_pem = cfg.cert_pem,
-							     .key_pem = cfg.key_pem,
-							     .bearer_token = cfg.token,
-							     .insecure = cfg.insecure},
-			       e);
-	if (!http)
+	http_options = (struct http_client_options){.ca_file = cfg.ca_file,
+						    .cert_file = cfg.cert_file,
+						    .key_file = cfg.key_file,
+						    .ca_pem = cfg.ca_pem,
+						    .cert_pem = cfg.cert_pem,
+						    .key_pem = cfg.key_pem,
+						    .bearer_token = cfg.token,
+						    .insecure = cfg.insecure,
+						    .connections_max = SENT_MAX + WATCHES_MAX};
+	http = http_client_new(loop, &http_options, e);
+	urgent = http ? http_client_new(loop, &http_options, e) : NULL;
+	if (!urgent) {
+		http_client_free(http);
 		return -EIO;
+	}
 	k = xcalloc(1, sizeof(*k));
 	k->loop = loop;
 	k->http = http;
+	k->urgent = urgent;
+	k->waiting_end = &k->waiting;
 	for (char **u = cfg.servers; *u; u++) {
 		size_t len = strlen(*u);
 
@@ -404,6 +458,7 @@ struct kube *kube_free(struct kube *k)
 		kube_cache_free(k->caches);
 	k->recorder = recorder_free(k->recorder);
 	http_client_free(k->http);
+	http_client_free(k->urgent);
 	while (k->calls)
 		call_free(k->calls);
 	for (size_t i = 0; i < k->n_servers; i++)

@@ -7,6 +7,8 @@
 
 #define SERVERS_MAX 16
 #define CALLS_MAX   4096 /* at once; more are answered -ENOBUFS */
+#define SENT_MAX    48	 /* on their way at once; the others wait, and their time has not begun */
+#define WATCHES_MAX 32	 /* connections for lists and watches of caches */
 #define CONNECT_TIMEOUT_MS \
 	700 /* doubled, up to the next line, while no server at all can be reached: the links may be slow */
 #define CONNECT_TIMEOUT_MAX 2800
@@ -19,6 +21,7 @@ struct recorder;
 struct kube {
 	uv_loop_t *loop;
 	struct http_client *http;
+	struct http_client *urgent; /* for Leases only: no burst of other calls may delay a renewal */
 	char *servers[SERVERS_MAX]; /* without a '/' at the end */
 	size_t n_servers;
 	uint64_t server_heard_ms[SERVERS_MAX];
@@ -26,6 +29,8 @@ struct kube {
 	char *user_agent;   /* header line */
 	struct call *calls; /* doubly linked */
 	size_t n_calls;
+	struct call *waiting, **waiting_end; /* not sent yet, in order */
+	size_t n_sent;
 	struct kube_cache *caches; /* doubly linked */
 	struct recorder *recorder;
 	unsigned unreached;	  /* servers that failed in a row */
