@@ -446,6 +446,7 @@ int kube_new(uv_loop_t *loop, const struct kube_settings *s, const char *user_ag
 	k->watch_silence_ms = WATCH_SILENCE_MS;
 	k->heard_ms = clock_ms();
 	k->recorder = recorder_new(k);
+	k->home = kube_home_new(k);
 	*ret = k;
 	return 0;
 }
@@ -457,6 +458,7 @@ struct kube *kube_free(struct kube *k)
 	while (k->caches)
 		kube_cache_free(k->caches);
 	k->recorder = recorder_free(k->recorder);
+	k->home = kube_home_free(k->home);
 	http_client_free(k->http);
 	http_client_free(k->urgent);
 	while (k->calls)

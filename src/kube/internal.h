@@ -17,6 +17,7 @@
 
 struct call;
 struct recorder;
+struct kube_home;
 
 struct kube {
 	uv_loop_t *loop;
@@ -33,6 +34,7 @@ struct kube {
 	size_t n_sent;
 	struct kube_cache *caches; /* doubly linked */
 	struct recorder *recorder;
+	struct kube_home *home;
 	unsigned unreached;	  /* servers that failed in a row */
 	uint64_t heard_ms;	  /* last answer or watch data from any server */
 	bool bookmarks;		  /* the servers send them often: silence is short */
@@ -75,3 +77,7 @@ struct kube_cache *cache_next(struct kube_cache *c);
 /* ---- events.c ---- */
 struct recorder *recorder_new(struct kube *k);
 struct recorder *recorder_free(struct recorder *r);
+
+/* ---- home.c: back to the first server ---- */
+struct kube_home *kube_home_new(struct kube *k);
+struct kube_home *kube_home_free(struct kube_home *h);

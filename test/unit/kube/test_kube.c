@@ -193,6 +193,31 @@ static void failover(void **state)
 	close_scene(&s);
 }
 
+/* After a failure of the first server calls go back to it when it is well again. */
+static void home(void **state)
+{
+	struct scene s;
+	int never = 0;
+
+	(void)state;
+	open_scene(&s);
+	s.statuses[0] = 503;
+	kube_get(s.k, &pod_kind, "n", "p", on_done, &s);
+	assert_true(run_until(&s.loop, &s.done, 1, 2000));
+	assert_int_equal(s.requests[1], 1);
+	run_until(&s.loop, &never, 1, 3500); /* asked once, answers 503 */
+	assert_int_equal(s.requests[0], 2);
+	assert_string_equal(s.last_path, "GET /readyz");
+	s.statuses[0] = 0;
+	assert_true(run_until(&s.loop, &s.requests[0], 4, 7000)); /* two good answers */
+	run_until(&s.loop, &never, 1, 100);
+	kube_get(s.k, &pod_kind, "n", "p", on_done, &s);
+	assert_true(run_until(&s.loop, &s.done, 2, 2000));
+	assert_int_equal(s.requests[0], 5);
+	assert_int_equal(s.requests[1], 1);
+	close_scene(&s);
+}
+
 static void on_changed(void *ctx, json_t *old, json_t *obj)
 {
 	struct scene *s = ctx;
@@ -379,5 +404,6 @@ static void events(void **state)
 	close_scene(&s);
 }
 
-TEST_MAIN(cmocka_unit_test(calls), cmocka_unit_test(failover), cmocka_unit_test(cache),
-	  cmocka_unit_test(silence), cmocka_unit_test(leader), cmocka_unit_test(events))
+TEST_MAIN(cmocka_unit_test(calls), cmocka_unit_test(failover), cmocka_unit_test(home),
+	  cmocka_unit_test(cache), cmocka_unit_test(silence), cmocka_unit_test(leader),
+	  cmocka_unit_test(events))
