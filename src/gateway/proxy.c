@@ -141,10 +141,24 @@ void proxy_observed(struct proxy *p, int64_t pid, const char *config)
 		snprintf(p->config, sizeof(p->config), "%s", config);
 }
 
+/* Ended, maybe not yet waited for by whoever its parent is now. */
+static bool is_gone(int64_t pid)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%lld/stat", (long long)pid), *text = NULL;
+	const char *behind_name;
+
+	if (kill((pid_t)pid, 0) < 0 && errno == ESRCH)
+		return true;
+	if (file_read(path, 4096, &text, NULL, NULL) < 0)
+		return false;
+	behind_name = strrchr(text, ')');
+	return behind_name && str_starts(behind_name, ") Z");
+}
+
 /* Only the death of a process that is not our child is found here; children tell it themselves. */
 void proxy_silent(struct proxy *p)
 {
-	if (p->pid && kill((pid_t)p->pid, 0) < 0 && errno == ESRCH) {
+	if (p->pid && is_gone(p->pid)) {
 		p->pid = 0;
 		failed(p, "it died");
 	}

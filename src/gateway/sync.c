@@ -60,13 +60,14 @@ static bool port_is_free(const struct gateway *g, int port)
  * Ports that the proxy listens on, or is about to, are not asked about. */
 static void drop_taken_ports(struct gateway *g, const struct exposures *before, struct exposures *now)
 {
+	bool ours = proxy_running(g->proxy) || proxy_starting(g->proxy);
 	size_t n = 0;
 
 	for (size_t i = 0; i < now->n; i++) {
 		struct exposure *x = &now->v[i];
+		bool had = ours && (strv_has(g->state.frontends, x->name) || exposures_find(before, x->name));
 
-		if (!strv_has(g->state.frontends, x->name) && !exposures_find(before, x->name) &&
-		    !port_is_free(g, x->port)) {
+		if (!had && !port_is_free(g, x->port)) {
 			_cleanup_free_ char *key = xasprintf("%s/%s", x->ns, x->service);
 			_cleanup_free_ char *why = xasprintf("port %d of %s is in use by another program",
 							     x->port, g->s.address);
@@ -287,8 +288,10 @@ static void on_state(void *ctx, const char *text)
 		if (*e.text)
 			log_error("%s", e.text);
 		proxy_silent(g->proxy);
-		if (!proxy_running(g->proxy) && g->known)
+		if (!proxy_running(g->proxy) && !proxy_starting(g->proxy) && g->known) {
+			build(g); /* what is free now is known anew */
 			config_sync(g);
+		}
 		return;
 	}
 	proxy_state_done(&g->state);
