@@ -37,7 +37,8 @@ struct peers {
 	const struct model_kind *lease_kind, *service_kind;
 	struct route_distance distances[ROUTE_ZONES_MAX];
 	size_t n_distances;
-	bool fixed; /* --distances */
+	bool fixed;	   /* --distances */
+	unsigned measured; /* rounds */
 	struct peer peer[PEERS_MAX];
 	struct probe *probes;
 };
@@ -259,6 +260,9 @@ static void on_measure(void *ctx)
 	struct peers *p = ctx;
 	json_t *lease;
 
+	if (++p->measured == ROUTE_SAMPLES) /* the first ones come quickly */
+		timer_start(p->measure, MEASURE_MS, MEASURE_MS);
+
 	kube_cache_foreach(p->leases, lease)
 	{
 		const char *zone = annotation(lease, "kuayu.io/zone"),
@@ -331,7 +335,7 @@ struct peers *gateways_new(struct gateway *g)
 	timer_start(p->renew, 0, RENEW_MS);
 	timer_start(p->status, RENEW_MS, RENEW_MS);
 	if (!p->fixed)
-		timer_start(p->measure, 1000, MEASURE_MS);
+		timer_start(p->measure, 1000, MEASURE_MS / 10);
 	return p;
 }
 

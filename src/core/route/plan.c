@@ -5,8 +5,8 @@
 #include "core/route/route.h"
 
 /* Zones this much farther than the nearest still count as equally near. */
-#define NEAR_FACTOR 1.2
-#define NEAR_MS	    1.0
+#define NEAR_FACTOR 1.5
+#define NEAR_MS	    2.0
 
 static double distance(const struct route_service *s, const char *zone)
 {

@@ -100,7 +100,8 @@ void route_serving(const struct route_plan *plan, const struct route_observed *h
 		   size_t size);
 
 /* ---- distances, measured ---- */
-#define ROUTE_SAMPLES 9
+#define ROUTE_SAMPLES	  9
+#define ROUTE_SAMPLES_MIN 3 /* nothing is shown before */
 
 struct route_meter {
 	double sample_ms[ROUTE_SAMPLES];
@@ -109,6 +110,6 @@ struct route_meter {
 };
 
 void route_meter_init(struct route_meter *m);
-/* Median of the last samples; what is shown changes only when the median has left it by a fifth and a millisecond, so that plans
+/* Median of the last samples; what is shown changes only when the median has left it by a third and a millisecond, so that plans
  * do not follow noise. Returns whether it changed. */
 bool route_meter_add(struct route_meter *m, double ms);

@@ -138,9 +138,11 @@ bool route_meter_add(struct route_meter *m, double ms)
 	m->sample_ms[m->next] = ms;
 	m->next = (m->next + 1) % ROUTE_SAMPLES;
 	m->n = MIN(m->n + 1, (size_t)ROUTE_SAMPLES);
+	if (m->n < ROUTE_SAMPLES_MIN)
+		return false;
 	now = median(m);
 	gap = now > m->shown_ms ? now - m->shown_ms : m->shown_ms - now;
-	if (m->shown_ms >= 0 && (gap < 1 || gap < m->shown_ms / 5))
+	if (m->shown_ms >= 0 && (gap < 1 || gap < m->shown_ms / 3))
 		return false;
 	m->shown_ms = now;
 	return true;

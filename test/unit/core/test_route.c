@@ -278,6 +278,9 @@ static void meter(void **state)
 
 	(void)state;
 	route_meter_init(&m);
+	assert_false(route_meter_add(&m, 5));
+	assert_false(route_meter_add(&m, 7));
+	assert_true(m.shown_ms < 0);
 	assert_true(route_meter_add(&m, 5));
 	assert_int_equal((int)m.shown_ms, 5);
 	/* one slow sample changes nothing, a lasting change does */
@@ -285,8 +288,8 @@ static void meter(void **state)
 	assert_false(route_meter_add(&m, 5.1));
 	assert_false(route_meter_add(&m, 200));
 	for (int i = 0; i < 9; i++)
-		route_meter_add(&m, 9);
-	assert_int_equal((int)m.shown_ms, 9);
+		route_meter_add(&m, 20);
+	assert_int_equal((int)m.shown_ms, 20);
 }
 
 TEST_MAIN(cmocka_unit_test(golden), cmocka_unit_test(steps_reach_the_plan), cmocka_unit_test(meter))
