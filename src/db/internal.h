@@ -33,6 +33,7 @@ struct db_settings {
 #define DB_SST_PORT   4444
 #define DB_POLL_MS    400
 #define DB_TICK_MS    200
+#define DB_UNREADABLE 3 /* so often, and the own data counts as broken */
 
 /* What the watch thread saw last. */
 struct db_sample {
@@ -84,8 +85,10 @@ struct db {
 
 	/* own state */
 	uint64_t phase_since_ms, calm_since_ms;
+	uint64_t serving_ms; /* when it last served, caught up, or was not in a primary component */
 	uint32_t calm_signature;
-	bool diverged, stopping;
+	bool diverged, wedged, stopping;
+	int unreadable;		    /* times in a row that the position could not be read */
 	uint64_t override_until_ms; /* by HTTP */
 	bool override_pod;	    /* by annotation of the own pod */
 	struct galera_decision decision;
@@ -132,6 +135,7 @@ void process_recover(struct db *d);
 void process_start(struct db *d, bool found);
 void process_stop(struct db *d);
 void process_set_aside(struct db *d);
+void process_flush(struct db *d); /* the data's file system, after a start */
 void process_reap_orphans(struct db *d);
 void process_done(struct db *d);
 

@@ -65,7 +65,11 @@ void db_set_phase(struct db *d, enum galera_phase phase)
 
 struct galera_situation db_situation(struct db *d)
 {
-	struct galera_situation s = {.n = d->n, .self = d->self, .diverged = d->diverged};
+	struct galera_situation s = {.n = d->n,
+				     .self = d->self,
+				     .diverged = d->diverged,
+				     .wedged = d->wedged,
+				     .broken = d->unreadable >= DB_UNREADABLE};
 	uint64_t now = clock_ms();
 
 	for (size_t i = 0; i < d->n; i++) {
@@ -76,6 +80,7 @@ struct galera_situation db_situation(struct db *d)
 	}
 	s.phase_ms = (int64_t)(now - d->phase_since_ms);
 	s.calm_ms = (int64_t)(now - d->calm_since_ms);
+	s.stuck_ms = (int64_t)(now - d->serving_ms);
 	s.override = d->override_pod || now < d->override_until_ms;
 	return s;
 }
@@ -97,6 +102,17 @@ static void update_calm(struct db *d)
 		d->calm_signature = signature;
 		d->calm_since_ms = clock_ms();
 	}
+}
+
+/* Joining (1) and joined (3) members catch up; a server that does not answer is left to readiness. */
+static void update_serving(struct db *d)
+{
+	const struct db_sample *m = &d->sample;
+	bool answers = clock_ms() - d->sample_ms <= galera_times_default.fresh;
+
+	if (db_own(d)->phase != GALERA_PRIMARY || !answers || m->ready || m->local_state == 1 ||
+	    m->local_state == 3)
+		d->serving_ms = clock_ms();
 }
 
 static void act(struct db *d, enum galera_action action)
@@ -165,6 +181,7 @@ static void on_tick(void *ctx)
 	peers_tick(d);
 	pods_tick(d);
 	update_calm(d);
+	update_serving(d);
 	next = decide(d);
 	if (process_running(d) || !process_busy(d))
 		act(d, next.action);
@@ -189,7 +206,7 @@ static int start(struct db *d, struct err *e)
 	watch_init(d);
 	if ((r = config_write(d, e)) < 0 || (r = status_init(d, e)) < 0 || (r = pods_init(d, e)) < 0)
 		return r;
-	d->phase_since_ms = d->calm_since_ms = clock_ms();
+	d->phase_since_ms = d->calm_since_ms = d->serving_ms = clock_ms();
 	d->tick = timer_new(d->loop, on_tick, d);
 	timer_start(d->tick, 0, DB_TICK_MS);
 	stop_signals(d->loop, on_stop, d);

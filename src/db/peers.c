@@ -66,6 +66,7 @@ static void take_state(struct db_peer *p, const json_t *j)
 	m.seqno = js_int(j, "seqno", -1);
 	m.safe_to_bootstrap = js_bool(j, "safeToBootstrap", false);
 	m.bootstrapping = js_bool(j, "bootstrapping", false);
+	m.component = js_int(j, "clusterSize", 0);
 	if (m.phase != p->m.phase)
 		log_info("%s is %s", m.name, galera_phase_name(m.phase));
 	p->m = m;
@@ -290,7 +291,8 @@ void peers_elect(struct db *d, enum galera_action action)
 			 (unsigned long long)epoch, s.override ? "true" : "false");
 	for (size_t i = 0; i < d->n; i++)
 		if (i != d->self && s.members[i].age_ms >= 0 &&
-		    s.members[i].age_ms <= galera_times_default.fresh)
+		    s.members[i].age_ms <= galera_times_default.fresh &&
+		    !(s.override && s.members[i].phase == GALERA_UNKNOWN))
 			ask_vote(d, i, body);
 	count_vote(d);
 }

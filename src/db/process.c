@@ -31,6 +31,7 @@ struct db_process {
 	struct life *life; /* NULL = not running */
 	unsigned generation;
 	struct proc *job; /* recovering, installing or cleaning */
+	struct proc *flush;
 	struct timer *killer;
 	int crashes;
 	uint64_t started_ms, not_before_ms;
@@ -60,6 +61,8 @@ static void on_line(struct db *d, const char *line)
 	fprintf(stderr, "%s\n", line);
 	if (strstr(line, "Reversing history:"))
 		d->diverged = true;
+	else if (strstr(line, "node restart required"))
+		d->wedged = true;
 }
 
 static void on_output(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
@@ -244,7 +247,7 @@ static void launch(struct db *d, bool found)
 	}
 	d->process->generation++;
 	d->process->started_ms = clock_ms();
-	d->diverged = false;
+	d->diverged = d->wedged = false;
 	d->founded += found;
 	d->joined += !found;
 	watch_follow(d, true, d->process->generation);
@@ -337,6 +340,7 @@ static void position_known(struct db *d)
 {
 	struct galera_member *own = db_own(d);
 
+	d->unreadable = 0;
 	if (!own->uuid[0])
 		own->seqno = -1;
 	log_info("data reaches %s:%lld", own->uuid[0] ? own->uuid : "none", (long long)own->seqno);
@@ -363,6 +367,7 @@ static void on_recovered(void *ctx, const struct proc_result *res)
 			xasprintf("cannot read the position (mariadbd --wsrep-recover, status %d): %s",
 				  res->status, res->err_text);
 
+		d->unreadable++;
 		start_failed(d, text);
 		return;
 	}
@@ -398,6 +403,25 @@ void process_recover(struct db *d)
 		return;
 	}
 	d->process->job = proc_run(d->loop, &o, on_recovered, d);
+}
+
+/* After a state transfer MariaDB moves files into place without flushing them: a power cut would find them half there. */
+static void on_flushed(void *ctx, const struct proc_result *res)
+{
+	struct db *d = ctx;
+
+	d->process->flush = NULL;
+	if (res->status != 0)
+		log_warn("sync: %s", res->err_text);
+}
+
+void process_flush(struct db *d)
+{
+	struct proc_options o = {.argv = (const char *[]){"sync", "-f", d->data_dir, NULL},
+				 .timeout_ms = RECOVER_MAX_MS};
+
+	if (!d->process->flush)
+		d->process->flush = proc_run(d->loop, &o, on_flushed, d);
 }
 
 /* ---- data that must not be lost silently, although it must not be used ---- */

@@ -48,11 +48,14 @@ static void on_report(void *arg)
 	}
 	d->sample = *s;
 	d->sample_ms = clock_ms();
+	own->component = s->cluster_size;
 	if (s->uuid[0] && s->seqno >= 0) {
 		snprintf(own->uuid, sizeof(own->uuid), "%s", s->uuid);
 		own->seqno = s->seqno;
 	}
 	if (s->primary && own->phase != GALERA_PRIMARY) {
+		if (own->phase == GALERA_STARTING)
+			process_flush(d);
 		own->bootstrapping = false;
 		db_set_phase(d, GALERA_PRIMARY);
 	} else if (!s->primary && own->phase == GALERA_PRIMARY)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three `kuayu db` members, each in a network, process and mount namespace of its own, on one bridge in a fourth network
 namespace. A member's power cut takes its link down and kills every process of it at once; its files stay."""
+import ctypes
 import hashlib
 import json
 import os
@@ -33,6 +34,10 @@ def wait_for(what, condition, seconds):
         time.sleep(0.05)
 
 
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: an interrupted test leaves no process
+
+
 class Member:
     def __init__(self, cluster, index):
         self.cluster, self.name, self.ip = cluster, f"db-{index}", f"10.99.7.{index + 1}"
@@ -47,7 +52,7 @@ class Member:
                 f"--data={self.dir}/data", f"--run={self.dir}/run", f"--secret-dir={self.cluster.dir}/secret",
                 "--no-kubernetes", "--buffer-pool=32", "--log-file=16", "--gcache=32", *more]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
     def pids(self):
         """(supervisor, mariadbd) as seen from outside; 0 = not running."""

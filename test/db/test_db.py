@@ -18,7 +18,7 @@ class Members(unittest.TestCase):
         cls.addClassCleanup(cls.cluster.close)
         cls.times = []
         cls.cluster.start()
-        cls.note("first start until all three are in step", wait_for("all ready", cls.cluster.all_ready, 60))
+        cls.note("first start until all three are in step", wait_for("all ready", cls.cluster.all_ready, 90))
         cls.cluster.members[0].sql("CREATE TABLE shop.t (n INT PRIMARY KEY)")
 
     @classmethod
@@ -32,7 +32,7 @@ class Members(unittest.TestCase):
 
     def setUp(self):
         self.m = self.cluster.members
-        wait_for("all ready before the test", self.cluster.all_ready, 60)
+        wait_for("all ready before the test", self.cluster.all_ready, 90)
         self.table = self.id().rpartition(".")[2]
         self.m[0].sql(f"CREATE TABLE shop.{self.table} (n INT PRIMARY KEY)")
 
@@ -60,7 +60,7 @@ class Members(unittest.TestCase):
         start = time.monotonic()
         os.kill(self.m[2].pids()[1], signal.SIGKILL)
         wait_for("it is missed", lambda: not self.m[2].ready(), 10)
-        wait_for("back in step", self.cluster.all_ready, 40)
+        wait_for("back in step", self.cluster.all_ready, 90)
         self.note("mariadbd of one member killed, until all are in step", time.monotonic() - start)
         w.stop()
         self.note("  longest gap between two commits at another member", w.longest_gap(start))
@@ -77,7 +77,7 @@ class Members(unittest.TestCase):
         self.note("power cut of one: longest gap between two commits", gap)
         back = time.monotonic()
         self.m[1].power_on()
-        wait_for("back in step", self.cluster.all_ready, 40)
+        wait_for("back in step", self.cluster.all_ready, 90)
         self.note("power on again, until all are in step (incremental)", time.monotonic() - back)
         w.stop()
         self.check_rows(w)
@@ -96,7 +96,7 @@ class Members(unittest.TestCase):
             m.power_on()
         wait_for("one takes writes", lambda: any(m.sql(f"REPLACE INTO shop.{self.table} VALUES (-1)") is not None for m in self.m), 60)
         self.note("all three power cut and on again, until the first commit", time.monotonic() - start)
-        wait_for("back in step", self.cluster.all_ready, 60)
+        wait_for("back in step", self.cluster.all_ready, 90)
         self.note("  until all are in step", time.monotonic() - start)
         self.check_rows(*writers)
 
@@ -111,7 +111,7 @@ class Members(unittest.TestCase):
         self.assertFalse(self.m[0].ready() or self.m[1].ready())
         self.assertEqual(self.m[0].get("/override")[0], 404)
         self.m[2].power_on()
-        wait_for("the third makes it whole", self.cluster.all_ready, 60)
+        wait_for("the third makes it whole", self.cluster.all_ready, 90)
 
     def test_5_cut_1_2(self):
         w = self.writer(1)
@@ -128,7 +128,7 @@ class Members(unittest.TestCase):
         before = self.m[0].pids()[1]
         start = time.monotonic()
         self.m[0].link("up")
-        wait_for("merged", self.cluster.all_ready, 40)
+        wait_for("merged", self.cluster.all_ready, 90)
         self.note("  healed, until all are in step", time.monotonic() - start)
         self.assertEqual(self.m[0].pids()[1], before, "mariadbd was restarted although Galera merges by itself")
         w.stop()
@@ -140,7 +140,7 @@ class Members(unittest.TestCase):
         shutil.rmtree(f"{self.m[2].dir}/data/data")
         start = time.monotonic()
         self.m[2].power_on()
-        wait_for("back in step", self.cluster.all_ready, 60)
+        wait_for("back in step", self.cluster.all_ready, 90)
         self.note("disk lost: full state transfer, until all are in step", time.monotonic() - start)
         w.stop()
         self.note("  longest gap between two commits meanwhile", w.longest_gap(start))
@@ -157,7 +157,7 @@ class Members(unittest.TestCase):
         start = time.monotonic()
         self.m[1].power_on()
         self.m[2].power_on()
-        wait_for("all in step", self.cluster.all_ready, 60)
+        wait_for("all in step", self.cluster.all_ready, 90)
         self.note("two of three power cut and on again, until all are in step", time.monotonic() - start)
         self.assertEqual(self.m[0].pids()[1], before)
         w.stop()
@@ -170,7 +170,7 @@ class Members(unittest.TestCase):
             m.stop()
         start = time.monotonic()
         self.cluster.start()
-        wait_for("all in step", self.cluster.all_ready, 60)
+        wait_for("all in step", self.cluster.all_ready, 90)
         self.note("all three stopped in order and started, until all are in step", time.monotonic() - start)
         self.check_rows(w)
 
@@ -195,7 +195,7 @@ class Members(unittest.TestCase):
         w = self.writer(1)
         start = time.monotonic()
         self.m[2].start()
-        wait_for("all in step", self.cluster.all_ready, 60)
+        wait_for("all in step", self.cluster.all_ready, 90)
         self.note("one with data nobody else has: set aside, full state transfer", time.monotonic() - start)
         self.assertEqual(len([x for x in os.listdir(f"{self.m[2].dir}/data") if x.startswith("aside-")]), 1)
         w.stop()

@@ -60,12 +60,18 @@ static size_t find(const struct galera_situation *s, const struct galera_times *
 	return NOBODY;
 }
 
-static size_t count_fresh(const struct galera_situation *s, const struct galera_times *t)
+/* Heard, as far as founding goes. Who answers but cannot tell its position is as good as missing once the operator says so. */
+static bool heard(const struct galera_situation *s, const struct galera_times *t, size_t i)
+{
+	return fresh(s, t, i) && !(s->override && s->members[i].phase == GALERA_UNKNOWN);
+}
+
+static size_t count_heard(const struct galera_situation *s, const struct galera_times *t)
 {
 	size_t k = 0;
 
 	for (size_t i = 0; i < s->n; i++)
-		k += fresh(s, t, i);
+		k += heard(s, t, i);
 	return k;
 }
 
@@ -76,7 +82,7 @@ static void name_missing(const struct galera_situation *s, const struct galera_t
 
 	out[0] = 0;
 	for (size_t i = 0; i < s->n && used + GALERA_NAME_MAX < size; i++)
-		if (!fresh(s, t, i))
+		if (!heard(s, t, i))
 			used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "",
 						 s->members[i].name);
 }
@@ -84,17 +90,17 @@ static void name_missing(const struct galera_situation *s, const struct galera_t
 /* All that must be heard has been heard; else false and the reason. */
 static bool enough_heard(const struct galera_situation *s, const struct galera_times *t, char *reason)
 {
-	size_t heard = count_fresh(s, t), majority = s->n / 2 + 1;
+	size_t n = count_heard(s, t), majority = s->n / 2 + 1;
 	char missing[200];
 
-	if (heard == s->n)
+	if (n == s->n)
 		return true;
 	name_missing(s, t, missing, sizeof(missing));
 	if (!s->override)
-		say(reason, "%zu of %zu members heard; waiting for %s, whose data may reach further", heard,
-		    s->n, missing);
-	else if (heard < majority)
-		say(reason, "override refused: %zu of %zu members heard, a majority of %zu is needed", heard,
+		say(reason, "%zu of %zu members heard; waiting for %s, whose data may reach further", n, s->n,
+		    missing);
+	else if (n < majority)
+		say(reason, "override refused: %zu of %zu members heard, a majority of %zu is needed", n,
 		    s->n, majority);
 	else
 		return true;
@@ -107,7 +113,7 @@ static bool all_settled(const struct galera_situation *s, const struct galera_ti
 	for (size_t i = 0; i < s->n; i++) {
 		const struct galera_member *m = &s->members[i];
 
-		if (!fresh(s, t, i) || m->phase == GALERA_EMPTY || m->phase == GALERA_STOPPED ||
+		if (!heard(s, t, i) || m->phase == GALERA_EMPTY || m->phase == GALERA_STOPPED ||
 		    m->phase == GALERA_NON_PRIMARY)
 			continue;
 		say(reason, "waiting for %s: %s", m->name,
@@ -166,7 +172,7 @@ static size_t contest(const struct galera_situation *s, const struct galera_time
 		return NOBODY;
 	history = common_history(s, t, &data);
 	if (!data) {
-		if (count_fresh(s, t) < s->n) {
+		if (count_heard(s, t) < s->n) {
 			say(reason, "override refused: no member that was heard has any data");
 			return NOBODY;
 		}
@@ -239,15 +245,36 @@ static struct galera_decision decide_down(const struct galera_situation *s, cons
 	return decision(GALERA_JOIN, "joining %s from position %lld", m->name, (long long)self->seqno);
 }
 
+/* Every member of a primary component is fresh and self is none of them: whoever is in it, STARTING ones included, is counted. */
+static bool left_out(const struct galera_situation *s, const struct galera_times *t)
+{
+	int64_t component = 0, primary = 0;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct galera_member *m = &s->members[i];
+
+		if (i == s->self || !fresh(s, t, i) || m->phase != GALERA_PRIMARY)
+			continue;
+		primary++;
+		component = MAX(component, m->component);
+	}
+	return component > 0 && component <= primary;
+}
+
 static struct galera_decision decide_starting(const struct galera_situation *s, const struct galera_times *t)
 {
 	size_t p = find(s, t, GALERA_PRIMARY, false);
 
 	if (s->members[s->self].bootstrapping)
 		return decision(GALERA_RUN, "making the primary component");
+	if (s->wedged)
+		return decision(GALERA_RESTART, "mariadbd cannot go on and does not end");
+	if (p != NOBODY && s->phase_ms >= t->restart && left_out(s, t))
+		return decision(GALERA_RESTART, "%s's primary component did not take this member in",
+				s->members[p].name);
 	if (p != NOBODY)
 		return decision(GALERA_RUN, "joining %s", s->members[p].name);
-	if (find(s, t, GALERA_STARTING, true) == NOBODY && count_fresh(s, t) == s->n &&
+	if (find(s, t, GALERA_STARTING, true) == NOBODY && count_heard(s, t) == s->n &&
 	    MIN(s->calm_ms, s->phase_ms) >= t->orphan)
 		return decision(GALERA_RESTART, "the primary component to join has gone");
 	return decision(GALERA_RUN, "joining");
@@ -271,24 +298,11 @@ static struct galera_decision decide_non_primary(const struct galera_situation *
 	return stand(s, t);
 }
 
-struct galera_decision galera_decide(const struct galera_situation *s, const struct galera_times *t)
+static struct galera_decision decide_primary(const struct galera_situation *s, const struct galera_times *t)
 {
 	const struct galera_member *self = &s->members[s->self];
+	size_t p = find(s, t, GALERA_PRIMARY, false);
 
-	ensure(s->n >= 1 && s->n <= GALERA_MEMBERS_MAX && s->self < s->n);
-	switch (self->phase) {
-	case GALERA_UNKNOWN:
-		return decision(GALERA_RECOVER, "reading how far the data reaches");
-	case GALERA_EMPTY:
-	case GALERA_STOPPED:
-		return decide_down(s, t);
-	case GALERA_STARTING:
-		return decide_starting(s, t);
-	case GALERA_NON_PRIMARY:
-		return decide_non_primary(s, t);
-	case GALERA_PRIMARY:
-		break;
-	}
 	for (size_t i = 0; i < s->n; i++) {
 		const struct galera_member *m = &s->members[i];
 
@@ -300,7 +314,36 @@ struct galera_decision galera_decide(const struct galera_situation *s, const str
 				"stop one",
 				m->name);
 	}
+	/* Galera leaves a donor whose component broke up during the transfer a donor for ever */
+	if (s->stuck_ms >= t->restart && p != NOBODY && find(s, t, GALERA_STARTING, false) == NOBODY)
+		return decision(GALERA_RESTART, "in the primary component, but serving nobody; %s goes on",
+				s->members[p].name);
 	return decision(GALERA_RUN, "in the primary component");
+}
+
+struct galera_decision galera_decide(const struct galera_situation *s, const struct galera_times *t)
+{
+	const struct galera_member *self = &s->members[s->self];
+
+	ensure(s->n >= 1 && s->n <= GALERA_MEMBERS_MAX && s->self < s->n);
+	switch (self->phase) {
+	case GALERA_UNKNOWN:
+		if (s->broken && find(s, t, GALERA_PRIMARY, false) != NOBODY)
+			return decision(GALERA_SET_ASIDE,
+					"own data cannot be read; the primary component has all of it");
+		return decision(GALERA_RECOVER, "reading how far the data reaches");
+	case GALERA_EMPTY:
+	case GALERA_STOPPED:
+		return decide_down(s, t);
+	case GALERA_STARTING:
+		return decide_starting(s, t);
+	case GALERA_NON_PRIMARY:
+		return decide_non_primary(s, t);
+	case GALERA_PRIMARY:
+		return decide_primary(s, t);
+	}
+	ensure(false);
+	return decision(GALERA_WAIT, "no such phase");
 }
 
 bool galera_grant(const struct galera_situation *s, const struct galera_times *t, const struct galera_vote *v,
@@ -325,6 +368,10 @@ bool galera_grant(const struct galera_situation *s, const struct galera_times *t
 		say(reason, "no: %s has this vote and may be using it", s->members[v->promised_to].name);
 		return false;
 	}
+	if (self->phase == GALERA_UNKNOWN) {
+		say(reason, "no: the position of %s is not known yet", self->name);
+		return false;
+	}
 	founder = find(s, t, GALERA_STARTING, true);
 	if (self->phase == GALERA_STARTING || self->phase == GALERA_PRIMARY || founder != NOBODY) {
 		say(reason, "no: %s is %s", founder != NOBODY ? s->members[founder].name : self->name,
@@ -346,5 +393,5 @@ bool galera_grant(const struct galera_situation *s, const struct galera_times *t
 
 size_t galera_votes_needed(const struct galera_situation *s)
 {
-	return s->override ? count_fresh(s, &galera_times_default) : s->n;
+	return s->override ? count_heard(s, &galera_times_default) : s->n;
 }

@@ -39,6 +39,7 @@ struct galera_member {
 	int64_t seqno;			/* last transaction it has */
 	bool safe_to_bootstrap;		/* it was the last one to leave, in order */
 	bool bootstrapping;		/* STARTING as the founder of a new primary component */
+	int64_t component; /* PRIMARY: members in its component, as Galera counts them; 0 = not known */
 };
 
 struct galera_situation {
@@ -48,15 +49,18 @@ struct galera_situation {
 	size_t self;
 	int64_t phase_ms; /* how long the own phase has lasted */
 	int64_t calm_ms; /* how long no fresh member has been primary, and the set of fresh ones has been the same */
-	bool diverged; /* Galera refused to join because the own data reaches further than the cluster's */
-	bool override; /* the operator said: go on without the members that are missing */
+	int64_t stuck_ms; /* how long it has been PRIMARY without serving and without catching up */
+	bool diverged;	  /* Galera refused to join because the own data reaches further than the cluster's */
+	bool wedged;	  /* mariadbd said that it cannot go on without a restart, but did not end */
+	bool broken;	  /* reading the own position failed again and again */
+	bool override;	  /* the operator said: go on without the members that are missing */
 };
 
 /* Times of the rules; all in milliseconds. */
 struct galera_times {
 	int64_t fresh;	 /* what was said longer ago does not count */
 	int64_t calm;	 /* so long Galera itself gets the chance to make the component whole again */
-	int64_t restart; /* non-primary so long beside a primary component: start again */
+	int64_t restart; /* outside a primary component so long, although there is one: start again */
 	int64_t orphan;	 /* joining so long although all say that there is no primary component: give up */
 	int64_t promise; /* a vote binds so long against others when the one voted for cannot be heard */
 };

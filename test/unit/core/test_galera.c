@@ -2,8 +2,8 @@
 /* core/galera against test/golden/galera/: each file holds cases of this form (reasons are compared word for word):
  *
  *   case all three lost power
- *   a stopped red:10 [safe] [age=MS|never] [founding]     a member: name, phase, history:seqno
- *   options calm=MS for=MS diverged override              for the expectations that follow
+ *   a stopped red:10 [safe] [age=MS|never] [founding] [of=N]     a member: name, phase, history:seqno
+ *   options calm=MS for=MS stuck=MS diverged broken wedged override       for the expectations that follow
  *   a: wait: REASON                                       what that member decides when it sees all this
  *   b votes on a in 5 [promised 4 to c MS ago]: yes: ...  whether that member gives its vote
  *
@@ -53,6 +53,8 @@ static void read_member(struct golden *g, char **w)
 			m->safe_to_bootstrap = true;
 		else if (streq(*w, "founding"))
 			m->bootstrapping = true;
+		else if (str_starts(*w, "of="))
+			m->component = number(g, *w + 3);
 		else if (streq(*w, "age=never"))
 			m->age_ms = -1;
 		else if (str_starts(*w, "age="))
@@ -69,7 +71,8 @@ static void read_member(struct golden *g, char **w)
 static void read_options(struct golden *g, char **w)
 {
 	g->s.calm_ms = g->s.phase_ms = 10000;
-	g->s.diverged = g->s.override = false;
+	g->s.stuck_ms = 0;
+	g->s.diverged = g->s.override = g->s.broken = g->s.wedged = false;
 	for (w++; *w; w++) {
 		if (str_starts(*w, "calm="))
 			g->s.calm_ms = number(g, *w + 5);
@@ -77,6 +80,12 @@ static void read_options(struct golden *g, char **w)
 			g->s.phase_ms = number(g, *w + 4);
 		else if (streq(*w, "diverged"))
 			g->s.diverged = true;
+		else if (str_starts(*w, "stuck="))
+			g->s.stuck_ms = number(g, *w + 6);
+		else if (streq(*w, "wedged"))
+			g->s.wedged = true;
+		else if (streq(*w, "broken"))
+			g->s.broken = true;
 		else if (streq(*w, "override"))
 			g->s.override = true;
 		else
