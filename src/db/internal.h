@@ -95,7 +95,9 @@ struct db {
 
 	/* the promise of this member; durable in state.json */
 	uint64_t promised_epoch, promised_at_ms;
-	char promised_to[GALERA_NAME_MAX];
+	char promised_to
+		[GALERA_NAME_MAX]; /* "" = used up: this member has been in a primary component since */
+	char vote_reason[GALERA_REASON_MAX]; /* last told */
 
 	struct db_election *election;
 	uint64_t election_after_ms;
@@ -153,6 +155,8 @@ void peers_tick(struct db *d);
 void peers_address(struct db_peer *p, const char *address);
 json_t *peers_state_new(struct db *d); /* own, as others read it */
 void peers_elect(struct db *d, enum galera_action action);
+/* This member is in a primary component: whoever its vote was for needs it no more. */
+void peers_vote_used(struct db *d);
 /* Gives or refuses this member's vote. 0 or -EINVAL (not understood). */
 int peers_vote(struct db *d, const json_t *request, bool *ret_granted, char reason[GALERA_REASON_MAX]);
 void peers_done(struct db *d);

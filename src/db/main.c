@@ -108,7 +108,7 @@ static void update_calm(struct db *d)
 static void update_serving(struct db *d)
 {
 	const struct db_sample *m = &d->sample;
-	bool answers = clock_ms() - d->sample_ms <= galera_times_default.fresh;
+	bool answers = clock_ms() - d->sample_ms <= (uint64_t)galera_times_default.fresh;
 
 	if (db_own(d)->phase != GALERA_PRIMARY || !answers || m->ready || m->local_state == 1 ||
 	    m->local_state == 3)

@@ -189,6 +189,17 @@ static bool vote(struct db *d, size_t candidate, uint64_t epoch, bool override,
 	return true;
 }
 
+void peers_vote_used(struct db *d)
+{
+	struct err e = {0};
+
+	if (!d->promised_to[0])
+		return;
+	d->promised_to[0] = 0;
+	if (state_save(d, &e) < 0)
+		log_warn("%s", e.text);
+}
+
 int peers_vote(struct db *d, const json_t *request, bool *ret_granted, char reason[GALERA_REASON_MAX])
 {
 	const char *candidate = js_str(request, "candidate");
@@ -277,7 +288,9 @@ void peers_elect(struct db *d, enum galera_action action)
 		epoch = MAX(epoch, d->peers[i].epoch);
 	epoch++;
 	if (!vote(d, d->self, epoch, s.override, reason)) {
-		log_info("own vote: %s", reason);
+		if (!streq(reason, d->vote_reason))
+			log_info("own vote: %s", reason);
+		snprintf(d->vote_reason, sizeof(d->vote_reason), "%s", reason);
 		d->election_after_ms = now + ELECTION_GAP_MS;
 		return;
 	}

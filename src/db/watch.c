@@ -57,6 +57,7 @@ static void on_report(void *arg)
 		if (own->phase == GALERA_STARTING)
 			process_flush(d);
 		own->bootstrapping = false;
+		peers_vote_used(d);
 		db_set_phase(d, GALERA_PRIMARY);
 	} else if (!s->primary && own->phase == GALERA_PRIMARY)
 		db_set_phase(d, GALERA_NON_PRIMARY);
