@@ -134,6 +134,8 @@ static json_t *read_state(const char *dir, const char *name)
 	return j;
 }
 
+static void monitor_lost(struct container *c);
+
 void container_load(struct container *c)
 {
 	_cleanup_free_ char *path = state_path(c), *text = NULL;
@@ -156,6 +158,8 @@ void container_load(struct container *c)
 	c->creating_ms = clock_ms();
 	c->started = js_bool(j, "started", false);
 	(void)container_refresh(c);
+	if (c->state == CONTAINER_CREATING && !monitor_lives(c->dir))
+		monitor_lost(c); /* the machine lost power: nothing runs, and "pid" was not on the disk yet */
 }
 
 /* ---- what the monitor wrote ---- */

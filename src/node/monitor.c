@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -392,6 +393,28 @@ static int monitor_setup(struct monitor *m, struct err *e)
 	return r < 0 ? err_errno(e, r, "log file") : enter_mount_namespace(m, e);
 }
 
+/* DIR/lock: held by the monitor as long as it lives. Returns the descriptor, or -EWOULDBLOCK when another holds it. */
+static int monitor_lock(const char *dir)
+{
+	_cleanup_free_ char *path = xasprintf("%s/lock", dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), r;
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+bool monitor_lives(const char *dir)
+{
+	_cleanup_close_ int fd = monitor_lock(dir);
+
+	return fd == -EWOULDBLOCK;
+}
+
 int monitor_main(const char *dir)
 {
 	struct monitor *m = xcalloc(1, sizeof(*m));
@@ -402,6 +425,8 @@ int monitor_main(const char *dir)
 	m->streams[0].name = "stdout";
 	m->streams[1].name = "stderr";
 	m->begun_ms = clock_ms();
+	if (monitor_lock(dir) < 0) /* kept open until the end */
+		return failed(m, "cannot lock the container's folder");
 	if (monitor_setup(m, &e) < 0 || start_crun(m, &e) < 0)
 		return failed(m, e.text);
 	if (run_loop(m) < 0)

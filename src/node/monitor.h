@@ -22,5 +22,8 @@ uint64_t proc_start_time(int pid);
 /* true when pid lives and is the process that started then, and is no zombie. */
 bool proc_alive(int pid, uint64_t start);
 
+/* Is there a monitor on this container directory? After a power cut there is none, and maybe none of its files either. */
+bool monitor_lives(const char *dir);
+
 /* The body of a monitor; returns its exit status. */
 int monitor_main(const char *dir);
