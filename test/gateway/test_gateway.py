@@ -130,7 +130,7 @@ class GatewayTest(unittest.TestCase):
     @classmethod
     def start_gateway(cls):
         return cls.p.role("gateway-a1", "gateway", "--node=a1", "--zone=a", f"--address={GATEWAY}",
-                          f"--data={cls.p.dir}/gw", "--distances=b:5,c:7")
+                          f"--data={cls.p.dir}/gw", "--distances=b:5,c:12")
 
     @classmethod
     def healthy(cls):
