@@ -54,7 +54,7 @@ const char *controller_name(enum controller c)
 
 bool manager_ready(const struct manager *m)
 {
-	return m->leading && m->unsynced == 0;
+	return m->leading && m->unsynced == 0 && kube_leader_is(m->leader);
 }
 
 size_t manager_waiting(const struct manager *m)

@@ -304,7 +304,7 @@ void cache_server_left(struct kube_cache *c, size_t server)
 		return;
 	http_call_cancel(c->call);
 	c->call = NULL;
-	timer_start(c->retry, backoff_ms(0), 0);
+	timer_start(c->retry, backoff_ms((unsigned)MIN(6, c->k->unreached / MAX(1, c->k->n_servers))), 0);
 }
 
 struct kube_cache *cache_next(struct kube_cache *c)

@@ -10,6 +10,7 @@
 
 #define TIMEOUT_MS	5000
 #define READ_ATTEMPT_MS 2000
+#define ROUND_MS	300 /* the server is changed at most so often while all of them fail */
 
 struct call {
 	struct kube *k;
@@ -128,14 +129,19 @@ int64_t kube_connect_ms(const struct kube *k)
 void kube_leave(struct kube *k, size_t from, uint64_t since_ms, const char *why)
 {
 	struct kube_cache *next;
+	uint64_t now = clock_ms();
+	bool all;
 
 	if (since_ms && k->server_heard_ms[from] > since_ms)
 		return;
 	k->unreached++;
-	if (from != k->current || k->n_servers < 2)
+	all = k->unreached > k->n_servers;
+	if (from != k->current || k->n_servers < 2 || (all && now - k->left_ms < ROUND_MS))
 		return;
+	k->left_ms = now;
 	k->current = (from + 1) % k->n_servers;
-	log_warn("API server %s: %s; using %s", k->servers[from], why, k->servers[k->current]);
+	log_write(all ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "API server %s: %s; using %s", k->servers[from],
+		  why, k->servers[k->current]);
 	for (struct kube_cache *c = k->caches; c; c = next) {
 		next = cache_next(c);
 		cache_server_left(c, from);

@@ -36,6 +36,7 @@ struct kube {
 	struct recorder *recorder;
 	struct kube_home *home;
 	unsigned unreached;	  /* servers that failed in a row */
+	uint64_t left_ms;	  /* last change of server */
 	uint64_t heard_ms;	  /* last answer or watch data from any server */
 	bool bookmarks;		  /* the servers send them often: silence is short */
 	int64_t watch_silence_ms; /* grows while no bookmark has been seen */

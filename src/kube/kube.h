@@ -115,7 +115,7 @@ void kube_cache_apply(struct kube_cache *c, json_t *obj);
 /* ---- leader election by a coordination.k8s.io/v1 Lease ---- */
 struct kube_leader_options {
 	const char *ns, *name, *identity; /* copied */
-	int64_t duration_ms;		  /* 0 = 3,000: others may take it after so long without a renewal */
+	int64_t duration_ms;		  /* 0 = 3,000: others take it after 4/5 of it without a renewal */
 	int64_t renew_ms;		  /* 0 = 500 */
 	void (*started)(void *ctx);
 	/* Called before another can have been elected: when renewal has not succeeded for 2/3 of duration by the own clock. */
@@ -123,6 +123,7 @@ struct kube_leader_options {
 	void *ctx;
 };
 struct kube_leader *kube_leader_new(struct kube *k, const struct kube_leader_options *o);
+/* By the clock: false also when `stopped` is only about to be called. */
 bool kube_leader_is(const struct kube_leader *l);
 /* Gives the lease up if held. */
 struct kube_leader *kube_leader_free(struct kube_leader *l);
