@@ -88,6 +88,22 @@ def in_form(result):
     return out
 
 
+def keep_logs(lab, name):
+    """The machines' logs, and those of the pods as far as an API server answers."""
+    folder = OUT / name / "log"
+    shutil.copytree(lab.dir / "log", folder, dirs_exist_ok=True)
+    if "api" not in lab.roles:
+        return
+    (folder / "pods").mkdir(exist_ok=True)
+    try:
+        for p in lab.cluster.get("/api/v1/namespaces/default/pods")["items"]:
+            text = lab.cluster.kubectl("logs", p["metadata"]["name"], check=False, timeout=10).stdout
+            (folder / "pods" / f"{p['metadata']['name']}.log").write_text(text)
+        (folder / "events.txt").write_text(lab.cluster.kubectl("get", "events", "-A", check=False, timeout=10).stdout)
+    except (LabError, OSError):
+        pass
+
+
 # ---- the product ----
 def product_run(lab, screen):
     screen.say("opening the lab: domains a, b, c, 5 ms +- 1 ms apart; starting the platform in each")
@@ -230,10 +246,16 @@ def main(argv):
     new = None
     if not argv:
         with Lab(say=screen.say) as lab:
-            new = product_run(lab, screen)
+            try:
+                new = product_run(lab, screen)
+            finally:
+                keep_logs(lab, "product")
         screen.say("the lab is closed")
     with Lab(roles=(), say=screen.say) as lab:
-        old = traditional_run(lab, screen)
+        try:
+            old = traditional_run(lab, screen)
+        finally:
+            keep_logs(lab, "traditional")
         folder = lab.dir
     left = leftovers.remains(folder)
     screen.say("nothing is left behind: no process, namespace, mount, rule, interface" if not left else "left behind: " + "; ".join(left))
@@ -254,7 +276,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except LabError as problem:
-        print(f"demo: {problem}\n  all logs: {SOURCE}/out/lab/log", file=sys.stderr)
+        print(f"demo: {problem}\n  all logs: {OUT}/product/log, {OUT}/traditional/log", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("demo: interrupted; the lab was closed, nothing is left behind", file=sys.stderr)

@@ -80,6 +80,20 @@ static int folders_mount(const struct domain_options *o, struct err *e)
 	return r;
 }
 
+/* Each start of the machine has a boot id of its own, as on a real one: programs tell a crash from a power cut by it. */
+static int boot_id_mount(struct err *e)
+{
+	static const char file[] = "/run/lab-boot-id";
+	char id[38];
+	_cleanup_close_ int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
+
+	random_uuid(id);
+	strcat(id, "\n");
+	if (fd < 0 || write(fd, id, strlen(id)) < 0)
+		return err_errno(e, -errno, "write %s", file);
+	return bind_mount(file, "/proc/sys/kernel/random/boot_id", e);
+}
+
 int domain_mount(const struct domain_options *o, struct err *e)
 {
 	int r = 0;
@@ -93,6 +107,9 @@ int domain_mount(const struct domain_options *o, struct err *e)
 		return r;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return err_errno(e, -errno, "mount /proc");
+	r = boot_id_mount(e);
+	if (r < 0)
+		return r;
 	/* Listed before /sys hides the host's trees; needs the machine's /proc. */
 	if (o->cgroup) {
 		r = cgroup_mount(e);

@@ -79,6 +79,7 @@ class Power(unittest.TestCase):
         time.sleep(0.3)
         client = lab.machine("a").popen("sh", "-c", "sleep 30 | socat - TCP:10.77.3.1:7", stdout=subprocess.DEVNULL)
         time.sleep(0.3)
+        boot = machine.exec("cat", "/proc/sys/kernel/random/boot_id").stdout
         lab.power_off("c")
         server.wait(5)
         self.assertFalse(machine.on)
@@ -89,6 +90,7 @@ class Power(unittest.TestCase):
         self.assertEqual(machine.exec("cat", "/var/lib/kuayu/kept").stdout, "kept\n")
         self.assertNotEqual(machine.exec("cat", "/var/lib/kuayu/forgotten", check=False).stdout, "forgotten\n")
         self.assertFalse(machine.exec("cat", "/run/gone", check=False).stdout)
+        self.assertNotEqual(machine.exec("cat", "/proc/sys/kernel/random/boot_id").stdout, boot)
         client.kill()
         client.wait()
         lab.cluster.wait_ready(20)
