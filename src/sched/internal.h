@@ -44,6 +44,9 @@ struct pending {
 	char *message; /* last reason told */
 };
 
+/* The same at this path in both objects, or in neither. */
+bool sched_same_json(const json_t *a, const json_t *b, const char *path);
+
 struct pending *sched_pending_new(const char *key, json_t *pod);
 void sched_pending_free(void *p);
 /* Another version of the same pod. */

@@ -25,11 +25,18 @@ void sched_pending_free(void *ptr)
 	free(p);
 }
 
+bool sched_same_json(const json_t *a, const json_t *b, const char *path)
+{
+	const json_t *x = js_get(a, path), *y = js_get(b, path);
+
+	return x == y || json_equal(x, y); /* json_equal calls two missing ones different */
+}
+
 /* A new spec or new labels are a new question: asked at once. Status changes are not (we write them ourselves). */
 void sched_pending_update(struct pending *p, json_t *pod)
 {
-	bool same = p->pod && json_equal(js_get(p->pod, "spec"), js_get(pod, "spec")) &&
-		    json_equal(js_get(p->pod, "metadata.labels"), js_get(pod, "metadata.labels"));
+	bool same = p->pod && sched_same_json(p->pod, pod, "spec") &&
+		    sched_same_json(p->pod, pod, "metadata.labels");
 
 	json_incref(pod);
 	json_decref(p->pod);

@@ -33,12 +33,9 @@ static bool node_matters(const json_t *old, const json_t *new)
 	struct sched_node *a, *b;
 	bool ready_changed;
 
-	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
-		json_t *x = js_get(old, paths[i]), *y = js_get(new, paths[i]);
-
-		if (x != y && !json_equal(x, y))
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+		if (!sched_same_json(old, new, paths[i]))
 			return true;
-	}
 	a = sched_load_node(old);
 	b = sched_load_node(new);
 	ready_changed = a->ready != b->ready || a->n_taints != b->n_taints;
@@ -85,8 +82,7 @@ static void assigned(struct scheduler *s, const json_t *old, json_t *pod, const 
 	bool news =
 		!old || !node_of(old) || sched_load_pod_finished(old) != sched_load_pod_finished(pod) ||
 		!js_get(old, "metadata.deletionTimestamp") != !js_get(pod, "metadata.deletionTimestamp") ||
-		!json_equal(js_get(old, "spec"), js_get(pod, "spec")) ||
-		!json_equal(js_get(old, "metadata.labels"), js_get(pod, "metadata.labels"));
+		!sched_same_json(old, pod, "spec") || !sched_same_json(old, pod, "metadata.labels");
 
 	dequeue(s, key);
 	if (!news)

@@ -254,15 +254,22 @@ class GatewayTest(unittest.TestCase):
             f = s.makefile()
             return s, f, f.readline().strip()
 
-        wait_for("served in the own zone", 5, lambda: first_line()[2] == "a1")
+        def served_by():
+            connection, file, line = first_line()
+            file.close()
+            connection.close()
+            return line
+
+        wait_for("served in the own zone", 5, lambda: served_by() == "a1")
         s, f, name = first_line()
         self.assertEqual(name, "a1")
         self.stop("a1")
         start = time.monotonic()
         while f.readline():
             pass
-        s, f, name = first_line()
-        self.assertEqual(name, "b1")
+        f.close()
+        s.close()
+        self.assertEqual(served_by(), "b1")
         print(f"moved after {time.monotonic() - start:.2f} s")
 
     def test_hung_server_is_left(self):
