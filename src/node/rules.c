@@ -3,7 +3,8 @@
  *
  *   map services  { address . protocol . port : goto chain of the service port }     prerouting and output, destination NAT
  *   map nodeports { protocol . port : goto chain }                                   the same, for the node's own addresses
- *   set refused   { address . protocol . port }                                      no endpoint: rejected at once, not timed out
+ *   set refused   { address . protocol . port }                                      no endpoint: rejected at once, not timed out;
+ *                                                                                    so is all of the service network that is unknown
  *   set hairpin   { address . address }                                              a pod reaching itself through a service
  *
  * Endpoints are chosen at random, or by client address for sessionAffinity ClientIP. trafficDistribution PreferClose: endpoints of this
@@ -277,8 +278,16 @@ int rules_text(const struct rules_input *in, struct buf *out)
 		"\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
 		"\tchain output {\n\t\ttype nat hook output priority -100;\n"
 		"\t\tmeta l4proto { tcp, udp, sctp } jump dispatch\n\t}\n"
+		/* TCP by a reset: ICMP errors are rate-limited, the second client would wait a second. */
+		"\tchain refused_now {\n\t\tmeta l4proto tcp reject with tcp reset\n\t\treject\n\t}\n"
 		"\tchain refuse {\n\t\tmeta l4proto { tcp, udp, sctp } ip daddr . meta l4proto . th dport "
-		"@refused reject\n\t}\n"
+		"@refused jump refused_now\n");
+	if (cidr_ok(in->service_cidr)) /* a service that is not known (yet), a port that it does not have */
+		(void)buf_addf(out, "\t\tmeta l4proto { tcp, udp, sctp } ip daddr %s jump refused_now\n",
+			       in->service_cidr);
+	(void)buf_adds(
+		out,
+		"\t}\n"
 		"\tchain forward_filter {\n\t\ttype filter hook forward priority 0;\n\t\tjump refuse\n\t}\n"
 		"\tchain output_filter {\n\t\ttype filter hook output priority 0;\n\t\tjump refuse\n\t}\n");
 	put_masquerade(in, out);

@@ -9,7 +9,7 @@ struct rules_input {
 	const char *node, *zone;
 	const char *pod_cidr;	    /* of this node; NULL = none yet */
 	char *const *cluster_cidrs; /* pod networks of all nodes */
-	const char *node_address;
+	const char *service_cidr;   /* what is not translated there is refused */
 	json_t *host_ports; /* of this node's pods: [[protocol, hostPort, pod IP, containerPort], ...]; may be NULL */
 };
 

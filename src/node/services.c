@@ -180,7 +180,7 @@ static void start_apply(void *ctx)
 	_cleanup_json_ json_t *services = NULL, *slices = NULL, *host_ports = host_ports_new(a);
 	_cleanup_strv_ char **cidrs = NULL;
 	_cleanup_buf_ struct buf b = {0};
-	struct rules_input in = {.node = a->s.name, .zone = a->s.zone, .node_address = a->s.address};
+	struct rules_input in = {.node = a->s.name, .zone = a->s.zone, .service_cidr = a->s.service_cidr};
 	json_t *node, *own;
 
 	if (s->running) {

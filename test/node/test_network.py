@@ -93,6 +93,12 @@ class NetworkTest(unittest.TestCase):
         self.assertIn("refused", out)
         self.assertLess(time.monotonic() - begun, 2)
 
+    def test_unknown_service_address_is_refused_at_once(self):
+        begun = time.monotonic()
+        self.assertIn("refused", self.fetch("ca", "http://10.96.200.1/", check=False))
+        self.assertIn("refused", self.fetch("ca", "http://10.96.7.7:81/", check=False))
+        self.assertLess(time.monotonic() - begun, 2)
+
     def test_api_server_through_its_service(self):
         out = self.c.nodes["b1"].inside("curl", "-sk", "--max-time", "5", "https://10.96.0.1/version", check=False)
         if not out:  # the endpoints of default/kubernetes come from the API server

@@ -337,7 +337,10 @@ static void close_endpoints(void **state)
 		"{\"metadata\":{\"name\":\"n\",\"namespace\":\"d\"},\"spec\":{\"clusterIP\":\"10.96.0.8\","
 		"\"ports\":[{\"port\":81,\"protocol\":\"UDP\"}]}}");
 	_cleanup_json_ json_t *services = json_pack("[O,O]", svc, none);
-	struct rules_input in = {.services = services, .slices = slices, .pod_cidr = "10.78.1.0/24"};
+	struct rules_input in = {.services = services,
+				 .slices = slices,
+				 .pod_cidr = "10.78.1.0/24",
+				 .service_cidr = "10.96.0.0/16"};
 	const struct {
 		const char *node, *zone;
 		size_t n;
@@ -359,6 +362,7 @@ static void close_endpoints(void **state)
 		b.data,
 		"numgen random mod 3 map { 0 : 10.0.0.1 . 80, 1 : 10.0.0.2 . 80, 2 : 10.0.0.3 . 80 }"));
 	assert_non_null(strstr(b.data, "elements = { 10.96.0.8 . udp . 81 }"));
+	assert_non_null(strstr(b.data, "ip daddr 10.96.0.0/16 jump refused_now"));
 	assert_null(strstr(b.data, "drop"));
 }
 
