@@ -89,6 +89,10 @@ def secret(lab, name, key):
     return base64.b64decode(lab.cluster.get(f"/api/v1/namespaces/default/secrets/{name}")["data"][key]).decode()
 
 
+def service_ip(lab, name):
+    return lab.cluster.get(f"/api/v1/namespaces/default/services/{name}")["spec"]["clusterIP"]
+
+
 def members(lab):
     """Pod name -> (address, domain) of the database members that are ready."""
     found = {}
@@ -114,6 +118,6 @@ def look_around(lab, bare):
     lines = ["", f"  export KUBECONFIG={config}", "  kubectl get nodes,pods -o wide"]
     if not bare:
         lines += [f"  MES page:  http://{first}:{PORT}/   (any domain: 10.77.1.1, 10.77.2.1, 10.77.3.1)",
-                  f"  database:  mysql -h {first} -u mes -p{secret(lab, 'mariadb', 'app-password')} mes"]
+                  f"  database:  ./dev lab exec a mysql -h {service_ip(lab, 'mariadb')} -u mes -p{secret(lab, 'mariadb', 'app-password')} mes"]
     lines += ["  ./dev lab status | off b | on b | cut a b | heal a b | exec a ps aux | down", f"  logs: {lab.dir}/log/MACHINE/UNIT.log", ""]
     return "\n".join(lines)
