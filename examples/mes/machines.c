@@ -180,7 +180,7 @@ static void on_retry(void *ctx)
 
 static void send_reports(struct machine *m)
 {
-	_cleanup_free_ char *url = NULL, *body = NULL;
+	_cleanup_free_ char *url = NULL, *body = NULL, *key = NULL;
 	_cleanup_json_ json_t *list = json_array();
 
 	if (m->report || !m->n_pending)
@@ -197,18 +197,20 @@ static void send_reports(struct machine *m)
 	}
 	url = xasprintf("%s/api/reports", m->f->gateways[m->gateway]);
 	body = js_text(list);
-	m->report = http_call_new(m->f->http,
-				  &(struct http_call_options){
-					  .method = "POST",
-					  .url = url,
-					  .body = body,
-					  .body_len = strlen(body),
-					  .headers = (const char *[]){"Content-Type: application/json", NULL},
-					  .timeout_ms = m->plant->buffer ? FLOOR_ANSWER_MS : NO_BUFFER_MS,
-					  .connect_timeout_ms = FLOOR_CONNECT_MS,
-					  .done = on_report,
-					  .ctx = m,
-				  });
+	/* Each report carries its key; the header tells the gateway that it may send the request again. */
+	key = xasprintf("Idempotency-Key: %s-%llu", m->name, (unsigned long long)m->pending[0].seq);
+	m->report = http_call_new(
+		m->f->http, &(struct http_call_options){
+				    .method = "POST",
+				    .url = url,
+				    .body = body,
+				    .body_len = strlen(body),
+				    .headers = (const char *[]){"Content-Type: application/json", key, NULL},
+				    .timeout_ms = m->plant->buffer ? FLOOR_ANSWER_MS : NO_BUFFER_MS,
+				    .connect_timeout_ms = FLOOR_CONNECT_MS,
+				    .done = on_report,
+				    .ctx = m,
+			    });
 }
 
 static struct sample *add_pending(struct machine *m)
