@@ -137,11 +137,11 @@ static int watch_events(struct agent *a, struct err *e)
 
 static void on_pod(void *ctx, json_t *old, json_t *obj)
 {
-	if (obj)
-		pod_changed(ctx, obj);
-	/* A pod of the same name with another uid took its place while the watch was away. */
+	/* Gone, or another pod of the same name took its place while the watch was away. */
 	if (old && (!obj || !streq(js_str(old, "metadata.uid"), js_str(obj, "metadata.uid"))))
 		pod_vanished(ctx, js_str_or(old, "metadata.uid", ""));
+	if (obj)
+		pod_changed(ctx, obj);
 }
 
 static void on_pods_synced(void *ctx)

@@ -25,6 +25,7 @@
 
 #define POD_FILE_MAX	((size_t)4 << 20)
 #define RETRY_MS	1000
+#define PREDECESSOR_MS	20
 #define FIRST_PATCH_MS	150 /* a status that only says "creating" waits so long for a better one */
 #define PATCH_RETRY_MS	500
 #define GRACE_DEFAULT_S 30
@@ -338,6 +339,18 @@ static bool any_process(const struct pod *p)
 	return false;
 }
 
+/* A pod of the same name that still has processes here: with a stable name comes stable data, which must not be opened twice. */
+static bool has_predecessor(const struct pod *p)
+{
+	const char *uid;
+	struct pod *o;
+
+	strmap_foreach (p->a->pods, uid, o)
+		if (o != p && streq(o->name, p->name) && streq(o->ns, p->ns) && !o->torn_down)
+			return true;
+	return false;
+}
+
 static void run_step(struct pod *p)
 {
 	const char *phase = pod_phase(p);
@@ -349,7 +362,13 @@ static void run_step(struct pod *p)
 			release_pod(p);
 		return;
 	}
-	if (!p->seen || p->a->stopping || !pod_set_up(p))
+	if (!p->seen || p->a->stopping)
+		return;
+	if (has_predecessor(p)) {
+		p->setup_at_ms = clock_ms() + PREDECESSOR_MS;
+		return;
+	}
+	if (!pod_set_up(p))
 		return;
 	for (size_t i = 0; i < p->n_init; i++) {
 		struct container *c = p->c[i];

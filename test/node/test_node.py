@@ -206,6 +206,14 @@ class NodeTest(unittest.TestCase):
         until(lambda: not (self.n.data / "pods" / uid).exists(), 5, self.c.logs)
         self.assertNotIn("# forced", self.n.inside("ps", "-ef"))
 
+    def test_a_new_pod_of_the_same_name_waits_for_the_old_one(self):
+        for i in range(4):
+            self.c.run_pod("twin", f"trap '' TERM; echo mine {i}; nc -l -p 18099 || echo clash; sleep 1000", hostNetwork=True)
+            self.c.wait_log("twin", f"mine {i}")
+            time.sleep(0.1)
+            self.assertNotIn("clash", self.c.log("twin"))
+            self.c.delete_pod("twin", grace=0)
+
     def test_probes(self):
         self.c.run_pod("probes", "echo ok >/www/i; sleep 0.5; httpd -p 8080 -h /www; touch /started; sleep 1000", volumes=[{"name": "www", "emptyDir": {}}], container={
             "volumeMounts": [{"name": "www", "mountPath": "/www"}],
