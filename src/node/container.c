@@ -158,14 +158,14 @@ void container_load(struct container *c)
 	c->creating_ms = clock_ms();
 	c->started = js_bool(j, "started", false);
 	(void)container_refresh(c);
+	if (c->state == CONTAINER_CREATING && !monitor_lives(c->dir))
+		monitor_lost(c); /* the machine lost power: nothing runs, and "pid" was not on the disk yet */
 	if (c->state == CONTAINER_EXITED && streq(c->reason, "ContainerStatusUnknown")) {
 		/* The machine was restarted: no fault of the container, no back-off. */
 		c->backoff_ms = 0;
 		c->start_at_ms = 0;
 		container_save(c);
 	}
-	if (c->state == CONTAINER_CREATING && !monitor_lives(c->dir))
-		monitor_lost(c); /* the machine lost power: nothing runs, and "pid" was not on the disk yet */
 }
 
 /* ---- what the monitor wrote ---- */
