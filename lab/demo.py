@@ -91,6 +91,8 @@ def in_form(result):
 def keep_logs(lab, name):
     """The machines' logs, and those of the pods as far as an API server answers."""
     folder = OUT / name / "log"
+    if not lab.opened:
+        return
     shutil.copytree(lab.dir / "log", folder, dirs_exist_ok=True)
     if "api" not in lab.roles:
         return
