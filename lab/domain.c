@@ -32,6 +32,8 @@ static const struct setting table[] = {
 	{"disk-dir", SETTING_STRINGS, AT(disk_dir), NULL, 0, 0, "DIR", "folder that lives on the disk"},
 	{"bind", SETTING_STRINGS, AT(bind), NULL, 0, 0, "SRC:DST", "folder of the host"},
 	{"tmpfs", SETTING_STRINGS, AT(tmpfs), NULL, 0, 0, "DIR", "folder that is empty at each start"},
+	{"keep", SETTING_STRINGS, AT(keep), NULL, 0, 0, "DIR",
+	 "folder that stays visible where it is, whatever covers it"},
 	{"cgroup", SETTING_STRING, AT(cgroup), NULL, 0, 0, "PATH", "its control group in every tree"},
 };
 

@@ -18,6 +18,7 @@ struct domain_options {
 	char **disk_dir; /* folders that live on the disk */
 	char **bind;	 /* SRC:DST */
 	char **tmpfs;	 /* folders that are empty at each start */
+	char **keep;	 /* folders that stay visible where they are, whatever is mounted over them */
 	char *cgroup;	 /* "/kuayu-lab/b" */
 };
 

@@ -14,6 +14,7 @@
 #define EXT4_IOC_SHUTDOWN     0x8004587d
 #define EXT4_SHUTDOWN_NOFLUSH 2 /* EXT4_GOING_FLAGS_NOLOGFLUSH: not even the journal */
 #define LOOP_ATTEMPTS	      100
+#define KEEP_MAX	      8
 
 /* Attaches the image to a free loop device that detaches itself after its unmount. */
 static int loop_attach(const char *image, char dev[32], struct err *e)
@@ -59,6 +60,21 @@ static int bind_mount(const char *src, const char *dst, struct err *e)
 	return 0;
 }
 
+/* A folder of the host that something else now covers (a clone in /tmp, say) is bound where it was. fd: opened before. */
+static int keep_mount(int fd, const char *path, struct err *e)
+{
+	char src[40];
+	struct stat before, now;
+	int r;
+
+	if (fstat(fd, &before) == 0 && stat(path, &now) == 0 && before.st_dev == now.st_dev &&
+	    before.st_ino == now.st_ino)
+		return 0;
+	snprintf(src, sizeof(src), "/proc/self/fd/%d", fd);
+	r = dir_make(path, 0755, e);
+	return r < 0 ? r : bind_mount(src, path, e);
+}
+
 static int folders_mount(const struct domain_options *o, struct err *e)
 {
 	int r = 0;
@@ -77,6 +93,26 @@ static int folders_mount(const struct domain_options *o, struct err *e)
 	for (char **t = o->tmpfs; r == 0 && t && *t; t++)
 		if (mount("tmpfs", *t, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
 			r = err_errno(e, -errno, "empty folder at %s", *t);
+	return r;
+}
+
+static int all_folders_mount(const struct domain_options *o, struct err *e)
+{
+	int fd[KEEP_MAX], n = 0, r = 0;
+
+	for (char **k = o->keep; r == 0 && k && *k; k++) {
+		if (n == KEEP_MAX)
+			r = err_set(e, -E2BIG, "--keep: at most %d folders", KEEP_MAX);
+		else if ((fd[n] = open(*k, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+			r = err_errno(e, -errno, "open %s", *k);
+		else
+			n++;
+	}
+	r = r < 0 ? r : folders_mount(o, e);
+	for (int i = 0; i < n; i++) {
+		r = r < 0 ? r : keep_mount(fd[i], o->keep[i], e);
+		close(fd[i]);
+	}
 	return r;
 }
 
@@ -102,7 +138,7 @@ int domain_mount(const struct domain_options *o, struct err *e)
 		return err_errno(e, -errno, "private mounts");
 	if (o->disk)
 		r = disk_mount(o, e);
-	r = r < 0 ? r : folders_mount(o, e);
+	r = r < 0 ? r : all_folders_mount(o, e);
 	if (r < 0)
 		return r;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)

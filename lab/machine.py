@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 
-from lab.util import BUILD, LabError, run, wait_for
+from lab.util import BUILD, SOURCE, LabError, run, wait_for
 
 NETMASK = 16
 DISK_SIZE = 12 << 30  # bytes, sparse
@@ -74,6 +74,7 @@ class Machine:
     def _argv(self):
         argv = [BUILD / "lab/lab-domain", f"--name={self.name}", f"--units={self.units_file}", f"--cgroup={self.cgroup}",
                 "--tmpfs=/run", f"--bind={self.log_dir}:/var/log", f"--bind={self.etc}:/etc/kuayu", f"--bind={self.data}:/srv"]
+        argv += [f"--keep={path}" for path in (SOURCE, self.lab.dir)]  # a clone in /tmp, say
         if self.has_disk:
             argv += [f"--disk={self.disk}", f"--disk-at={self.mount_point}"] + [f"--disk-dir={d}" for d in DISK_FOLDERS]
         else:
