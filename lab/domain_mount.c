@@ -75,20 +75,24 @@ static int keep_mount(int fd, const char *path, struct err *e)
 	return r < 0 ? r : bind_mount(src, path, e);
 }
 
+/* Binds first, while their sources can be seen; the disk's folders and the empty ones may cover them. */
 static int folders_mount(const struct domain_options *o, struct err *e)
 {
+	_cleanup_close_ int disk = -1;
 	int r = 0;
 
-	for (char **d = o->disk_dir; r == 0 && d && *d; d++) {
-		_cleanup_free_ char *src = xasprintf("%s%s", o->disk_at, *d);
-		r = dir_make(src, 0755, e);
-		r = r < 0 ? r : bind_mount(src, *d, e);
-	}
 	for (char **b = o->bind; r == 0 && b && *b; b++) {
 		_cleanup_strv_ char **part = strv_split(*b, ':', false);
 		if (strv_len(part) != 2)
 			return err_set(e, -EINVAL, "--bind=SRC:DST, not %s", *b);
 		r = bind_mount(part[0], part[1], e);
+	}
+	if (r == 0 && o->disk && (disk = open(o->disk_at, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		r = err_errno(e, -errno, "open %s", o->disk_at);
+	for (char **d = o->disk_dir; r == 0 && d && *d; d++) {
+		_cleanup_free_ char *src = xasprintf("/proc/self/fd/%d%s", disk, *d);
+		r = dir_make(src, 0755, e);
+		r = r < 0 ? r : bind_mount(src, *d, e);
 	}
 	for (char **t = o->tmpfs; r == 0 && t && *t; t++)
 		if (mount("tmpfs", *t, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)

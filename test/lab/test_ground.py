@@ -14,11 +14,8 @@ lab = None
 def setUpModule():
     global lab
     lab = Lab(roles=("etcd",))
+    unittest.addModuleCleanup(lambda: lab.close())
     lab.up(30)
-
-
-def tearDownModule():
-    lab.close()
 
 
 def ping_ms(machine, address, count=10):
