@@ -183,17 +183,17 @@ static void judge(const struct scene *s, const struct verdict_node *n, struct ve
 	r->fenced = age(s, n) >= s->l->fence_ms;
 	if (!late(s, n)) {
 		judge_renewing(s, n, r);
-	} else if (given_up || n->before == VERDICT_RETURNING) {
-		struct witnesses w = ask(s, n);
-
-		say(r, w.heard || w.refused ? VERDICT_CUT_OFF : VERDICT_DEAD, "still no renewal");
-		if (given_up)
-			r->verdict = n->before; /* the one that was acted upon stays until it returns */
+	} else if (given_up) {
+		say(r, n->before, "still no renewal"); /* what was acted upon stays until it returns */
 	} else if (age(s, n) <= s->l->late_ms) {
 		undecided(r, n, "contact with the store is too young");
 	} else if (s->n > 1 && s->n_fresh == 0 && s->youngest_ms < s->l->all_late_ms) {
 		undecided(r, n,
 			  "every node's lease is late: the store or the controller is the likely cause");
+	} else if (n->before == VERDICT_RETURNING) {
+		struct witnesses w = ask(s, n);
+
+		say(r, w.heard || w.refused ? VERDICT_CUT_OFF : VERDICT_DEAD, "still no renewal");
 	} else {
 		judge_late(s, n, r);
 	}
