@@ -523,7 +523,7 @@ struct obj *cache_get(struct cache *c, const struct model_kind *k, const char *k
 	return o;
 }
 
-void cache_list(struct cache *c, const struct model_kind *k, const char *ns, struct obj_list *ret)
+int cache_list(struct cache *c, const struct model_kind *k, const char *ns, struct obj_list *ret)
 {
 	_cleanup_free_ char *prefix = ns ? xasprintf("%s/", ns) : NULL;
 	struct kind_index *x;
@@ -531,6 +531,10 @@ void cache_list(struct cache *c, const struct model_kind *k, const char *ns, str
 
 	*ret = (struct obj_list){0};
 	pthread_mutex_lock(&c->lock);
+	if (!c->ready) {
+		pthread_mutex_unlock(&c->lock);
+		return -EAGAIN;
+	}
 	x = index_of(c, k);
 	ret->rev = c->rev;
 	to = x ? x->n : 0;
@@ -546,6 +550,7 @@ void cache_list(struct cache *c, const struct model_kind *k, const char *ns, str
 			ret->v[i] = obj_ref(x->v[from + i]);
 	}
 	pthread_mutex_unlock(&c->lock);
+	return 0;
 }
 
 int64_t cache_kind_rev(struct cache *c, const struct model_kind *k)

@@ -164,7 +164,8 @@ struct obj_list {
 	int64_t rev;
 };
 /* All of a kind and namespace (NULL = all), in key order, true at rev. */
-void cache_list(struct cache *c, const struct model_kind *k, const char *ns, struct obj_list *ret);
+/* -EAGAIN while the cache is being filled: what it holds then is not all there is; *ret is empty. */
+int cache_list(struct cache *c, const struct model_kind *k, const char *ns, struct obj_list *ret);
 void obj_list_done(struct obj_list *l);
 /* The latest revision in which an object of the kind changed. */
 int64_t cache_kind_rev(struct cache *c, const struct model_kind *k);

@@ -10,7 +10,10 @@ static void empty_kind(struct api *api, const struct model_kind *k, const char *
 	struct delete_options o = {.grace_s = -1, .propagation = "Background"};
 	struct obj_list l;
 
-	cache_list(api->cache, k, ns, &l);
+	if (cache_list(api->cache, k, ns, &l) < 0) {
+		++*ret_left; /* not known: another round */
+		return;
+	}
 	for (size_t i = 0; i < l.n; i++) {
 		struct call *c = call_of(api, k, ns, js_str_or(l.v[i]->json, "metadata.name", ""));
 		json_t *obj = NULL;
@@ -74,7 +77,8 @@ void namespaces_end(struct api *api)
 	const struct model_kind *kinds = model_kinds(&n);
 	struct obj_list l;
 
-	cache_list(api->cache, k, NULL, &l);
+	if (cache_list(api->cache, k, NULL, &l) < 0)
+		return;
 	for (size_t i = 0; i < l.n; i++) {
 		const char *name = js_str_or(l.v[i]->json, "metadata.name", "");
 		size_t left = 0;

@@ -115,10 +115,9 @@ int list_now(struct call *c, const struct model_kind *k, const char *ns, struct 
 
 	if (current_rev(c, &rev) < 0)
 		return -1;
-	if (cache_wait_rev(c->api->cache, rev, CACHE_WAIT_MS) == 0) {
-		cache_list(c->api->cache, k, ns, ret);
+	if (cache_wait_rev(c->api->cache, rev, CACHE_WAIT_MS) == 0 &&
+	    cache_list(c->api->cache, k, ns, ret) == 0)
 		return 0;
-	}
 	return list_store(c, k, ns, NULL, 0, 0, ret, NULL);
 }
 
@@ -334,8 +333,8 @@ static int list_first(struct call *c, const struct filter *f, size_t limit)
 		r = list_now(c, c->kind, c->ns, &l);
 	} else {
 		r = wait_fresh(c, rev);
-		if (r == 0)
-			cache_list(c->api->cache, c->kind, c->ns, &l);
+		if (r == 0 && cache_list(c->api->cache, c->kind, c->ns, &l) < 0)
+			r = list_store(c, c->kind, c->ns, NULL, 0, 0, &l, NULL);
 	}
 	if (r < 0)
 		return -1;
@@ -376,7 +375,10 @@ bool list_from_cache(struct call *c)
 		reply_failure(c);
 		return true;
 	}
-	cache_list(c->api->cache, c->kind, c->ns, &l);
+	if (cache_list(c->api->cache, c->kind, c->ns, &l) < 0) {
+		filter_done(&f);
+		return false;
+	}
 	reply_page(c, &l, &f, limit, false);
 	obj_list_done(&l);
 	filter_done(&f);
@@ -422,7 +424,7 @@ static int get(struct call *c, struct obj **ret)
 	if (wait_fresh(c, rev) < 0)
 		return -1;
 	*ret = cache_get(c->api->cache, c->kind, key);
-	return *ret ? 0 : fail_not_found(c);
+	return *ret ? 0 : get_from_store(c, key, ret); /* the cache may be filled anew just now */
 }
 
 void run_get(struct call *c)

@@ -231,7 +231,10 @@ static void send_current(struct watcher *w)
 {
 	struct obj_list l;
 
-	cache_list(w->all->api->cache, w->call->kind, w->call->ns, &l);
+	if (cache_list(w->all->api->cache, w->call->kind, w->call->ns, &l) < 0) {
+		w->min_rev = 0; /* too old: the watch ends with 410 */
+		return;
+	}
 	for (size_t i = 0; i < l.n; i++)
 		if (concerns(w, l.v[i]) && filter_match(&w->filter, l.v[i]->json))
 			write_object(w, "ADDED", l.v[i]->json, l.v[i]->text, l.v[i]->text_len);
