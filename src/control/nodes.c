@@ -41,6 +41,7 @@ struct state {
 	enum verdict verdict;
 	bool known, fenced, asking;
 	struct verdict_result pending; /* what is being confirmed */
+	char asked[64];		       /* `renewed` when the question was asked */
 	uint64_t flaps[FLAPS_MAX];
 	size_t flaps_at;
 	struct failover f;
@@ -212,8 +213,10 @@ static void on_confirmed(void *ctx, int status, json_t *body)
 {
 	struct state *s = ctx;
 	struct manager *m = s->n->m;
-	bool same = (status == 200 && streq(js_str_or(body, "spec.renewTime", ""), s->renewed)) ||
-		    (status == 404 && !s->has_lease);
+	/* Neither the store nor the watch may have seen a renewal since the question was asked. */
+	bool same = streq(s->renewed, s->asked) &&
+		    ((status == 200 && streq(js_str_or(body, "spec.renewTime", ""), s->asked)) ||
+		     (status == 404 && !s->has_lease));
 	bool given_up = s->verdict == VERDICT_DEAD || s->verdict == VERDICT_CUT_OFF;
 
 	s->asking = false;
@@ -245,6 +248,7 @@ static void confirm(struct state *s, const struct verdict_result *r)
 		return;
 	s->asking = true;
 	s->pending = *r;
+	memcpy(s->asked, s->renewed, sizeof(s->asked));
 	path = kube_path(&control_kinds[K_LEASE], LEASE_NS, s->name, NULL);
 	kube_call(s->n->m->kube, &(struct kube_request){.method = "GET",
 							.path = path,
