@@ -154,6 +154,8 @@ static struct galera_decision decide(struct db *d)
 
 void db_elected(struct db *d, enum galera_action action)
 {
+	if (d->stopping)
+		return;
 	if (decide(d).action != action) {
 		log_info("elected, but things have changed");
 		return;

@@ -209,6 +209,8 @@ int peers_vote(struct db *d, const json_t *request, bool *ret_granted, char reas
 	if (i == GALERA_MEMBERS_MAX || epoch < 1)
 		return -EINVAL;
 	*ret_granted = vote(d, i, (uint64_t)epoch, js_bool(request, "override", false), reason);
+	if (*ret_granted && i != d->self && d->election)
+		election_end(d); /* late ballots of the own, older epoch must not count any more */
 	log_info("vote for %s in epoch %lld: %s", candidate, (long long)epoch, reason);
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define INTERVAL_MS	   250
+#define PC_BOOTSTRAP_MS	   5000
 #define ANSWER_SECONDS_MAX 3
 
 struct db_watch {
@@ -17,6 +18,7 @@ struct db_watch {
 	uv_cond_t wake;
 	/* under lock */
 	bool quit, running, make_users, pc_bootstrap;
+	uint64_t pc_bootstrap_ms; /* when it was decided; soon it is not valid any more */
 	unsigned generation;
 	/* thread only */
 	MYSQL *db;
@@ -199,7 +201,7 @@ static void look(struct db_watch *w, unsigned generation)
 		disconnect(w);
 	uv_mutex_lock(&w->lock);
 	users = w->make_users;
-	pc = w->pc_bootstrap;
+	pc = w->pc_bootstrap && clock_ms() - w->pc_bootstrap_ms < PC_BOOTSTRAP_MS;
 	w->pc_bootstrap = w->pc_bootstrap && !s->ok;
 	uv_mutex_unlock(&w->lock);
 	if (s->ok && pc && !s->primary)
@@ -274,6 +276,9 @@ void watch_make_users(struct db *d)
 
 void watch_pc_bootstrap(struct db *d)
 {
+	uv_mutex_lock(&d->watch->lock);
+	d->watch->pc_bootstrap_ms = clock_ms();
+	uv_mutex_unlock(&d->watch->lock);
 	change(d, &d->watch->pc_bootstrap);
 }
 
