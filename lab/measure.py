@@ -34,8 +34,8 @@ class Run:
     """One run. cut_ms: when the power was cut. stored_orders: {member: [idem_key, ...]} with repeats as the tables hold them;
     stored_reports: [(machine, seq), ...] as the table holds them."""
 
-    def __init__(self, folder, cut_ms, stored_orders, stored_reports, during_s=DURING_S):
-        self.cut_ms, self.during_s = cut_ms, during_s
+    def __init__(self, folder, cut_ms, stored_orders, stored_reports, during_s=DURING_S, warm_up_s=0.0):
+        self.cut_ms, self.during_s, self.warm_up_s = cut_ms, during_s, warm_up_s
         self.machines = read_events(folder, "machines-*.jsonl")
         self.offices = read_events(folder, "orders-*.jsonl")
         self.stored_orders = stored_orders
@@ -53,7 +53,10 @@ class Run:
     def dispatch_ms(self):
         end_ms = self.cut_ms + self.during_s * 1000
         groups = {"before": [], "during": [], "after": []}
-        for t0, delay in self.dispatches():
+        dispatches = self.dispatches()
+        for t0, delay in dispatches:
+            if t0 < dispatches[0][0] + self.warm_up_s * 1000:
+                continue  # the machines are still connecting
             groups["before" if t0 < self.cut_ms else "during" if t0 < end_ms else "after"].append(delay)
         return {name: {"p50": rounded(percentile(v, 50)), "p99": rounded(percentile(v, 99)), "n": len(v)} for name, v in groups.items()}
 

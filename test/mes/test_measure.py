@@ -47,6 +47,11 @@ class MeasureTest(unittest.TestCase):
         d = self.run_.dispatch_ms()
         self.assertEqual((d["before"]["p50"], d["during"]["p99"], d["after"]["p50"]), (60, 2900, None))
 
+    def test_warm_up_counts_only_in_dispatch(self):
+        self.run_.warm_up_s = 0.5
+        self.assertIsNone(self.run_.dispatch_ms()["before"]["p50"])
+        self.assertEqual(self.run_.orders()["acknowledged"], 3)
+
     def test_recovery_and_transactions(self):
         r = self.run_.result(1.5)
         self.assertEqual(r["recovery_s"], {"reports": 2.9, "orders": 2.5, "pods": 1.5, "database": None})
