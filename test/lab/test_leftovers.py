@@ -32,7 +32,9 @@ class Leftovers(unittest.TestCase):
         self.addCleanup(leftovers.sweep, self.dir)
 
     def begin(self, how="wait"):
-        p = subprocess.Popen([sys.executable, "-c", PROGRAM, self.dir, how], cwd=SOURCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # As from a terminal: a shell's background job has SIGINT ignored, and Python leaves it so.
+        p = subprocess.Popen([sys.executable, "-c", PROGRAM, self.dir, how], cwd=SOURCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.addCleanup(p.stderr.close)
         self.addCleanup(p.stdout.close)
         self.addCleanup(p.kill)
