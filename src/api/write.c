@@ -43,17 +43,23 @@ static int check_namespace_of(struct call *c, const json_t *obj)
 	return 0;
 }
 
+/* The request's object, checked as far as that needs no other object. *ret may be set on failure too: the caller frees it. */
+static int read_object(struct call *c, json_t **ret)
+{
+	int r = parse_body(c, ret);
+
+	if (r == 0)
+		r = check_type(c, *ret);
+	if (r == 0)
+		r = check_namespace_of(c, *ret);
+	return r < 0 ? r : check_fields(c, *ret);
+}
+
 void run_create(struct call *c)
 {
 	_cleanup_json_ json_t *obj = NULL, *ret = NULL;
-	int r = parse_body(c, &obj);
+	int r = read_object(c, &obj);
 
-	if (r == 0)
-		r = check_type(c, obj);
-	if (r == 0)
-		r = check_namespace_of(c, obj);
-	if (r == 0)
-		r = check_fields(c, obj);
 	if (r == 0)
 		r = object_create(c, obj, &ret);
 	c->success = 201;
@@ -198,14 +204,8 @@ static int change_replace(struct call *c, const json_t *cur, json_t **ret, void 
 void run_update(struct call *c)
 {
 	_cleanup_json_ json_t *obj = NULL, *ret = NULL;
-	int r = parse_body(c, &obj);
+	int r = read_object(c, &obj);
 
-	if (r == 0)
-		r = check_type(c, obj);
-	if (r == 0)
-		r = check_namespace_of(c, obj);
-	if (r == 0)
-		r = check_fields(c, obj);
 	if (r == 0)
 		r = object_modify(c, change_replace, obj, &ret);
 	if (r < 0 && c->code == 404 && !c->sub && streq(c->kind->plural, "leases") &&
