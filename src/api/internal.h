@@ -46,6 +46,7 @@ struct api {
 	int port;
 	_Atomic int in_flight;
 	_Atomic bool stopping;
+	_Atomic bool defaults_there;	 /* the default namespaces and default/kubernetes */
 	_Atomic uint64_t store_heard_ms; /* monotonic: when a linearizable read last succeeded */
 	pthread_mutex_t event_lease_lock;
 	int64_t event_lease, event_lease_until_ms;

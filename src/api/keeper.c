@@ -11,6 +11,7 @@
 
 #define PROBE_MS	   500
 #define KEEP_MS		   1000
+#define FIRST_MS	   50 /* until the default objects are there: until then the server is not ready */
 #define MASTER_LEASE_S	   3
 #define MASTERS_MAX	   64
 #define EVENT_LEASE_USE_MS 60000 /* events of one minute share a lease */
@@ -20,7 +21,7 @@ struct keeper {
 	pthread_t probe, keep;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	bool stopping, defaults_done;
+	bool stopping;
 	int64_t lease;
 	int64_t compact_rev, compact_mark; /* revision to drop up to; the mark's mod_rev when it was read */
 	uint64_t compact_at_ms;
@@ -140,7 +141,7 @@ static void make_defaults(struct keeper *k)
 				     "protocol", "TCP"));
 		r = create(k->api, services, "default", o);
 	}
-	k->defaults_done = r == 0;
+	k->api->defaults_there = r == 0;
 }
 
 /* ---- servers that are alive ---- */
@@ -269,9 +270,9 @@ static void *run_keep(void *arg)
 
 		if (!cache_ready(k->api->cache))
 			continue;
-		if (!k->defaults_done)
+		if (!k->api->defaults_there)
 			make_defaults(k);
-		r = k->defaults_done ? keep_endpoints(k, &e) : 0;
+		r = k->api->defaults_there ? keep_endpoints(k, &e) : 0;
 		if (r < 0 && !failing)
 			log_warn("own endpoint: %s", e.text);
 		failing = r < 0;
@@ -281,7 +282,7 @@ static void *run_keep(void *arg)
 			compact(k);
 			k->compact_at_ms = clock_ms() + (uint64_t)k->api->s.compact_ms;
 		}
-	} while (pause_ms(k, KEEP_MS));
+	} while (pause_ms(k, k->api->defaults_there ? KEEP_MS : FIRST_MS));
 	return NULL;
 }
 

@@ -253,10 +253,12 @@ static void serve(struct call *c, const char *path)
 
 static void health(struct api *api, struct http_req *r, const char *path)
 {
-	if (streq(path, "/livez") || api_store_alive(api))
+	if (streq(path, "/livez") || (api_store_alive(api) && api->defaults_there))
 		http_reply_text(r, 200, "ok");
-	else
+	else if (!api_store_alive(api))
 		http_reply_text(r, 503, "[-]store failed: not heard from for 3 s, or not read yet");
+	else
+		http_reply_text(r, 503, "[-]defaults failed: the default namespaces are not there yet");
 }
 
 void route(void *ctx, struct http_req *r)
