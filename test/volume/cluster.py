@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A volume on one machine, for tests: etcd, bricks, mounts, and what may go wrong with them.
+
+    from test.volume.cluster import VolumeCluster
+    with VolumeCluster() as c:                       # domains a, b, c, one brick each, three copies, started and ready
+        a, b = c.mount(), c.mount(domain="b")        # pathlib.Path
+        (a / "x").write_text("hello")
+        c.kill("b1"); c.restart("b1"); c.wait_healed(30)
+        c.stop("c1"); c.cont("c1")                   # SIGSTOP, SIGCONT
+        c.volume("status")                           # `kuayu volume status logs`; c.status() is its JSON
+Bricks are named by domain and number: a1, b1, c1, a2 ... network="netns" gives each a network namespace (then c.cut("b1") and
+c.join("b1") work), "wire" a delay between domains too (c.network.delay(5)). bricks="tmpfs" | "disk" | "image": in memory, on
+the disk below /var/tmp, or each on an ext4 image of its own in memory, which power_off() and fill up can damage.
+
+All processes end with the thread that started them (the main thread, normally), and close() ends them and removes everything; it
+raises when something is left. Logs are in c.dir (kept with keep=True or KUAYU_KEEP=1, and their place is printed)."""
+import ctypes
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from lab.util import KUAYU, LabError, run, wait_for, with_log
+from test.volume import network as networks
+
+BRICK_PORT, ETCD_PORT = 24100, 2379
+EXT4_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent():
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def is_mounted(path):
+    with open("/proc/self/mountinfo") as f:
+        return any(line.split()[4] == str(path) for line in f)
+
+
+def unmount(path, seconds=10):
+    """Unmounts politely, then lazily. True when the polite way was enough."""
+    for _ in range(int(seconds * 10)):
+        if not is_mounted(path):
+            return True
+        try:
+            if subprocess.run(["umount", path], capture_output=True, timeout=seconds).returncode == 0:
+                return True
+        except subprocess.TimeoutExpired:
+            break
+        time.sleep(0.1)
+    subprocess.run(["umount", "-l", path], capture_output=True)
+    return False
+
+
+class Process:
+    """A child with a log; ends with its parent. Started again by start()."""
+
+    def __init__(self, name, argv, log, env=None):
+        self.name, self.argv, self.log, self.env = name, [str(a) for a in argv], Path(log), env
+        self.popen = None
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
+                                          env={**os.environ, **(self.env or {})})
+        return self
+
+    @property
+    def pid(self):
+        return self.popen.pid if self.popen else 0
+
+    @property
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, sig):
+        if self.alive:
+            os.kill(self.popen.pid, sig)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        if self.popen:
+            self.popen.wait(10)
+
+    def terminate(self, seconds=10):
+        """SIGTERM, then SIGKILL. The exit status; None when it had to be killed."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        if not self.popen:
+            return 0
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def check(self):
+        if not self.alive:
+            raise LabError(with_log(f"{self.name} has ended (status {self.popen.returncode if self.popen else '-'})", self.log))
+
+
+class Brick(Process):
+    """Its data folder, its node's place on the network, and maybe a disk of its own."""
+
+    def __init__(self, cluster, name, domain, address, data, image):
+        self.domain, self.address, self.data, self.image, self.loop = domain, address, data, image, None
+        self.listen = f"{address}:{BRICK_PORT}"
+        argv = cluster.network.prefix(name) + [KUAYU, "brick", "--data", data, "--node", name, "--domain", domain, "--listen", self.listen,
+                                               "--store", cluster.store, *cluster.brick_options]
+        super().__init__(name, argv, cluster.dir / f"{name}.log", cluster.env)
+
+    def make(self, size_mib):
+        self.data.mkdir(parents=True)
+        if self.image:
+            with open(self.image, "wb") as f:
+                f.truncate(size_mib << 20)
+            run("mkfs.ext4", "-q", "-O", "^metadata_csum_seed", "-E", "lazy_itable_init=1,lazy_journal_init=1", self.image)
+            self.attach()
+
+    def attach(self):
+        if self.image and not self.loop:
+            self.loop = run("losetup", "--find", "--show", self.image).stdout.strip()
+            run("mount", "-t", "ext4", self.loop, self.data)
+
+    def detach(self, drop=False):
+        """Unmounts the disk; drop: what was not flushed is lost first, as at a power cut."""
+        if not self.loop:
+            return
+        if drop:
+            fd = os.open(self.data, os.O_RDONLY)
+            try:
+                fcntl.ioctl(fd, EXT4_SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, "little"))
+            finally:
+                os.close(fd)
+            self.kill()
+        unmount(self.data)
+        wait_for(f"the disk of {self.name} is free", lambda: subprocess.run(["losetup", "-d", self.loop], capture_output=True).returncode == 0, 10)
+        self.loop = None
+
+
+class VolumeCluster:
+    """See the head of this file. options: more words for `kuayu volume create`; settings: {key: value} for `kuayu volume set`."""
+
+    def __init__(self, domains=("a", "b", "c"), bricks_per_domain=1, replica=3, stripe=1, bricks="tmpfs", network="loopback", volume="logs",
+                 brick_options=(), mount_options=(), settings=None, image_mib=2048, start=True, keep=False, env=None, options=()):
+        self.volume_name, self.replica, self.stripe, self.env = volume, replica, stripe, env
+        self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
+        self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"
+        self.dir = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/var/tmp"))
+        self.memory = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/dev/shm"))
+        self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
+        try:
+            self.network = {"loopback": networks.Loopback, "netns": networks.Namespaces,
+                            "wire": lambda: networks.WireNamespaces(self.dir / "wire")}[network]()
+            self._make(tuple(domains), bricks_per_domain, bricks, image_mib)
+            if start:
+                self.start(settings or {})
+        except BaseException:
+            self.close(quiet=True)
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # ---- life ----
+    def _make(self, domains, per_domain, kind, image_mib):
+        address = self.network.add("etcd", 0, 1)
+        self.store = f"etcd:http://{address}:{ETCD_PORT}"
+        url, peer = f"http://{address}:{ETCD_PORT}", f"http://{address}:{ETCD_PORT + 1}"
+        self.etcd = Process("etcd", self.network.prefix("etcd") + [
+            "etcd", "--name=one", f"--data-dir={self.memory}/etcd", f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=one={peer}",
+            "--logger=zap", "--log-level=warn"], self.dir / "etcd.log", self.env)
+        self.domains = domains
+        for d, domain in enumerate(domains, 1):
+            for i in range(1, per_domain + 1):
+                name = f"{domain}{i}"
+                data = (self.memory if kind == "tmpfs" else self.dir) / "bricks" / name
+                image = self.memory / f"{name}.img" if kind == "image" else None
+                brick = Brick(self, name, domain, self.network.add(name, d, i), data, image)
+                self.bricks[name] = brick
+                brick.make(image_mib)
+
+    def start(self, settings=None):
+        self.etcd.start()
+        self.wait_port("etcd", ETCD_PORT)
+        for b in self.bricks.values():
+            b.start()
+        for b in self.bricks.values():
+            self.wait_port(b.name, BRICK_PORT)
+        kind = (["stripe", self.stripe] if self.stripe > 1 else []) + ["replica", self.replica]
+        # Stripe neighbours and copies: the product picks by domain, the order here is by number, then domain.
+        order = sorted(self.bricks.values(), key=lambda b: (int(b.name[len(b.domain):]), b.domain))
+        create = ["create", self.volume_name, *kind, *[f"{b.name}:{b.data}" for b in order], *self.options]
+        self.retry("the volume can be created", create)
+        for key, value in (settings or {}).items():
+            self.kuayu("volume", "set", self.volume_name, key, value)
+        self.retry("the volume starts", ["start", self.volume_name])
+
+    def retry(self, what, words, seconds=15):
+        """Bricks need a moment to make themselves known."""
+        def attempt():
+            for b in self.bricks.values():
+                b.check()
+            self.kuayu("volume", *words)
+            return True
+        wait_for(what, attempt, seconds, interval=0.2, logs=[b.log for b in self.bricks.values()])
+
+    def wait_port(self, name, port, seconds=15):
+        process = self.etcd if name == "etcd" else self.bricks[name]
+        where = self.address(name)
+
+        def listening():
+            process.check()
+            test = ["bash", "-c", f"exec 3<>/dev/tcp/{where}/{port}"]
+            return subprocess.run(self.network.prefix(name) + test, capture_output=True).returncode == 0
+        wait_for(f"{name} listens on {where}:{port}", listening, seconds, [process.log])
+
+    def address(self, name):
+        return re.search(r"//(.*):", self.store).group(1) if name == "etcd" else self.bricks[name].address
+
+    def close(self, quiet=False):
+        if self.closed:
+            return
+        self.closed, left = True, []
+        for path in list(self.mounts):
+            self._drop_mount(path)
+        for b in self.bricks.values():
+            b.terminate(5)
+            try:
+                b.detach()
+            except LabError as e:
+                left.append(str(e))
+        if self.etcd:
+            self.etcd.kill()
+        if self.network:
+            self.network.close()
+        left += [f"mount {p}" for p in self._mounts_below()]
+        if self.keep:
+            print(f"kept: {self.dir} {self.memory}")
+        elif not left:
+            shutil.rmtree(self.memory, ignore_errors=True)
+            shutil.rmtree(self.dir, ignore_errors=True)
+        if left and not quiet:
+            raise LabError("the test cluster left: " + "; ".join(left))
+
+    def _mounts_below(self):
+        with open("/proc/self/mountinfo") as f:
+            return [p for p in (line.split()[4] for line in f) if p.startswith((f"{self.dir}/", f"{self.memory}/"))]
+
+    # ---- commands ----
+    def kuayu(self, *words, timeout=30, check=True, node=None):
+        """Runs the program on a node's network (default: the first brick's), with --store; the finished process."""
+        node = node or next(iter(self.bricks))
+        return run(*self.network.prefix(node), KUAYU, *words, "--store", self.store, timeout=timeout, check=check,
+                   env={**os.environ, **(self.env or {})})
+
+    def volume(self, verb, *words, **options):
+        """`kuayu volume VERB NAME WORDS`; its output."""
+        return self.kuayu("volume", verb, self.volume_name, *words, **options).stdout
+
+    def status(self, **options):
+        return json.loads(self.volume("status", "-o", "json", **options))
+
+    def healed(self):
+        """True when every group has all its copies in sync and nothing waits to be copied. See docs/volume-internals.md."""
+        return is_healed(self.status(), self.replica)
+
+    def wait_healed(self, seconds=60):
+        """Waits until all copies are in sync; returns how long it took."""
+        start = time.monotonic()
+        wait_for("all copies are in sync", self.healed, seconds, [b.log for b in self.bricks.values()], 0.05)
+        return time.monotonic() - start
+
+    # ---- mounts ----
+    def mount(self, path=None, domain=None, options=(), seconds=15, wait=True):
+        """A new mount, run on a node of this domain; pathlib.Path of its root."""
+        n = len(self.mounts) + 1
+        path = Path(path) if path else self.dir / "mnt" / str(n)
+        path.mkdir(parents=True, exist_ok=True)
+        node = next(b.name for b in self.bricks.values() if b.domain == (domain or self.domains[0]))
+        argv = self.network.prefix(node) + [KUAYU, "mount", self.volume_name, path, "--store", self.store, *self.mount_options, *options]
+        p = Process(f"mount{n}", argv, self.dir / f"mount{n}.log", self.env).start()
+        self.mounts[path] = p
+        if wait:
+            self.wait_mounted(path, seconds)
+        return path
+
+    def wait_mounted(self, path, seconds=15):
+        p = self.mounts[path]
+
+        def ready():
+            if not is_mounted(path):
+                if p.popen.poll():  # a status of 0: it went to the background
+                    raise LabError(with_log(f"{p.name} ended with status {p.popen.returncode}", p.log))
+                return False
+            os.statvfs(path)
+            return True
+        wait_for(f"{path} is mounted", ready, seconds, [p.log])
+
+    def umount(self, path):
+        if not self._drop_mount(Path(path)):
+            raise LabError(f"{path}: did not unmount by itself")
+
+    def remount(self, path):
+        """Unmounts and mounts again: a client with cold caches."""
+        p = self.mounts[Path(path)]
+        self.umount(path)
+        p.start()
+        self.mounts[Path(path)] = p
+        self.wait_mounted(Path(path))
+        return Path(path)
+
+    def kill_mount(self, path):
+        """The client crashes: its process is killed; the dead mount point is removed."""
+        p = self.mounts[Path(path)]
+        p.kill()
+        subprocess.run(["umount", "-l", path], capture_output=True)
+
+    def _drop_mount(self, path):
+        p = self.mounts.pop(path)
+        p.signal(signal.SIGCONT)
+        polite = unmount(path)
+        if p.popen:
+            try:
+                p.popen.wait(10 if polite else 1)
+            except subprocess.TimeoutExpired:
+                p.terminate(3)
+                polite = False
+        return polite
+
+    # ---- faults ----
+    def kill(self, brick):
+        self.bricks[brick].kill()
+
+    def restart(self, brick, wait=True):
+        """Starts a brick that was killed, stopped for good or powered off."""
+        b = self.bricks[brick]
+        if b.alive:
+            b.terminate()
+        b.attach()
+        b.start()
+        if wait:
+            self.wait_port(brick, BRICK_PORT)
+
+    def shut(self, brick):
+        """Ends it in order (SIGTERM); its exit status."""
+        return self.bricks[brick].terminate()
+
+    def stop(self, brick):
+        self.bricks[brick].signal(signal.SIGSTOP)
+
+    def cont(self, brick):
+        self.bricks[brick].signal(signal.SIGCONT)
+
+    def cut(self, brick):
+        """The cable breaks: packets vanish. With network="wire" the whole domain is cut off."""
+        self.network.cut(brick)
+
+    def join(self, brick):
+        self.network.heal(brick)
+
+    def power_off(self, *bricks):
+        """bricks="image" only: silence, loss of what was not flushed, end; all of them at once."""
+        for name in bricks:
+            if not self.bricks[name].image:
+                raise LabError("a power cut needs bricks='image'")
+            self.bricks[name].signal(signal.SIGSTOP)
+        for name in bricks:
+            self.bricks[name].detach(drop=True)
+
+    def wipe(self, brick):
+        """The brick gets an empty new disk (it must not be running)."""
+        b = self.bricks[brick]
+        for entry in list(b.data.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    # ---- looking ----
+    def log(self, name):
+        """Text of a brick's, etcd's or mount's log ("b1", "etcd", "mount1")."""
+        return (self.dir / f"{name}.log").read_text(errors="replace")
+
+    def pids(self):
+        """Process ids of bricks and mounts that run: {name: pid}."""
+        all_of = [*self.bricks.values(), *self.mounts.values()]
+        return {p.name: p.pid for p in all_of if p.alive}
+
+
+def is_healed(status, replica):
+    """What `kuayu volume status -o json` says, read by the fields of docs/volume-internals.md."""
+    groups = status.get("groups") or []
+    if not groups:
+        return False
+    for g in groups:
+        in_sync = g.get("inSync", g.get("isr", g.get("in_sync")))
+        if (len(in_sync) if isinstance(in_sync, list) else int(in_sync or 0)) < replica:
+            return False
+    return not any(int(g.get("healBytes", g.get("heal_bytes", 0)) or 0) for g in groups)
+
+
+def free_port(address="127.0.0.1"):
+    with socket.socket() as s:
+        s.bind((address, 0))
+        return s.getsockname()[1]
