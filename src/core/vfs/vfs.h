@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vfs: the file system's operations, pure. An operation reads the group's keys (through a kv view, uncommitted records included) and writes
+ * the effects of the whole operation into one record; the shell replicates it and answers when it is committed. Operations that touch two
+ * groups leave an intent in the first one's record; the shell (whoever is primary of the group, also after a failover) then drives
+ * vfs_intent_next / vfs_intent_done until the intent is gone. Every step is idempotent.
+ *
+ * Who owns what: a folder's group holds its entries (E), its own inode (I, number 0) and the inodes of the files born in it. A file moved
+ * elsewhere keeps its inode where it was born. Permission checks are the client's kernel's (mount option default_permissions); vfs keeps
+ * the rules that need the truth: existence, emptiness, link counts, exclusive creation, sticky renames over others, quotas, lock conflicts. */
+#pragma once
+
+#include "core/repl/replica.h"
+
+#define VFS_NAME_MAX	255
+#define VFS_SYMLINK_MAX 4095
+#define VFS_XATTR_MAX	65536
+#define VFS_LINK_MAX	65000
+#define VFS_SIZE_MAX	((uint64_t)1 << 46) /* 64 TiB a file */
+
+enum vfs_op_type {
+	VFS_LOOKUP = 1, /* ino (folder), name -> attr of the entry */
+	VFS_GETATTR,	/* ino */
+	VFS_SETATTR,	/* ino, set, attr; a changed size truncates or extends */
+	VFS_CREATE, /* ino (folder), name, attr.mode/uid/gid/rdev: regular file, fifo, socket, device; flags VFS_EXCL: -EEXIST with the entry */
+	VFS_MKDIR, /* ino (parent), name, attr, target.folder = the new folder's id (random, chosen by the client) */
+	VFS_SYMLINK,  /* ino, name, data = target */
+	VFS_READLINK, /* ino -> data */
+	VFS_UNLINK,   /* ino, name */
+	VFS_RMDIR,    /* ino, name */
+	VFS_RENAME, /* ino, name -> ino2, name2; flags VFS_NOREPLACE, VFS_EXCHANGE (within one folder's group; else -EINVAL) */
+	VFS_LINK, /* target -> ino, name */
+	VFS_READDIR, /* ino, cookie name in `name` (start behind it) -> data: entries with attributes; more = flag VFS_MORE */
+	VFS_READ,  /* ino, off, len -> payload, crcs */
+	VFS_WRITE, /* ino, off (or flags VFS_APPEND), payload, gen -> attr; flags VFS_FOREIGN: only data, the inode is elsewhere */
+	VFS_EXTEND,	 /* ino, size, time: after a foreign write */
+	VFS_TRIM,	 /* ino, off, gen: foreign slice of a truncate (step of an intent) */
+	VFS_FALLOCATE,	 /* ino, off, len, flags (FALLOC_FL_KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE) */
+	VFS_FSYNC,	 /* ino: no record; the shell's repl_sync */
+	VFS_GETXATTR,	 /* ino, name -> data */
+	VFS_LISTXATTR,	 /* ino -> data: names, each zero-terminated */
+	VFS_SETXATTR,	 /* ino, name, data, flags XATTR_CREATE / XATTR_REPLACE */
+	VFS_REMOVEXATTR, /* ino, name */
+	VFS_LOCK,	 /* ino, lock; -EAGAIN and the conflicting lock when held; F_UNLCK releases */
+	VFS_GETLOCK,	 /* ino, lock */
+	VFS_UNLOCK_ALL, /* client (all its locks in this group: its session ended); owner != 0: of this owner on ino */
+	VFS_STATFS,
+	VFS_SEEK,  /* ino, off, flags SEEK_DATA/SEEK_HOLE -> attr.size = offset */
+	VFS_REAP,  /* ino: an unlinked file that nobody has open any more */
+	VFS_WHERE, /* ino -> data: stripes here with versions (kuayu volume where) */
+	/* Steps of intents, between primaries only: */
+	VFS_STEP_MAKE_FOLDER = 64,
+	VFS_STEP_KILL_FOLDER,
+	VFS_STEP_LINK_COUNT,
+	VFS_STEP_PREPARE,
+	VFS_STEP_FINISH,
+	VFS_STEP_ASK
+};
+
+#define VFS_EXCL      1u
+#define VFS_NOREPLACE 2u
+#define VFS_EXCHANGE  4u
+#define VFS_APPEND    8u
+#define VFS_FOREIGN   16u
+#define VFS_MORE      32u
+
+struct vfs_attr {
+	struct vol_ino ino;
+	uint64_t size, blocks; /* blocks of 512 */
+	int64_t atime_ns, mtime_ns, ctime_ns;
+	uint32_t mode, nlink, uid, gid, rdev;
+	uint32_t gen;	  /* truncate generation */
+	uint64_t version; /* seq of the last change of data or attributes */
+	uint8_t home;	  /* home hint for folders made in here; 0 = none */
+};
+enum {
+	VFS_SET_MODE = 1,
+	VFS_SET_UID = 2,
+	VFS_SET_GID = 4,
+	VFS_SET_SIZE = 8,
+	VFS_SET_ATIME = 16,
+	VFS_SET_MTIME = 32,
+	VFS_SET_ATIME_NOW = 64,
+	VFS_SET_MTIME_NOW = 128,
+	VFS_SET_CTIME = 256
+};
+
+struct vfs_lock {
+	uint64_t start, end; /* inclusive */
+	uint64_t owner;
+	uint32_t pid;
+	uint8_t type; /* F_RDLCK, F_WRLCK, F_UNLCK */
+	bool flock;   /* flock(2), else fcntl(2) */
+};
+
+/* Exactly once: (client, slot, number). A slot has one operation in flight; its newest answer is kept under D. */
+struct vfs_opid {
+	uint64_t client; /* random, a mount's */
+	uint32_t slot;
+	uint64_t number; /* 0 = none: reads */
+};
+
+struct vfs_op {
+	enum vfs_op_type type;
+	struct vfs_opid id;
+	struct vol_ino ino, ino2, target;
+	const char *name, *name2; /* not terminated; bounded by VFS_NAME_MAX (+1 is -ENAMETOOLONG) */
+	uint16_t name_len, name2_len;
+	uint32_t flags, set, gen;
+	uint64_t off, len;
+	struct vfs_attr attr;
+	struct vfs_lock lock;
+	uint32_t uid, gid, pid; /* caller */
+	const void *data;	/* symlink target, xattr value */
+	uint32_t data_len;
+	struct payload *payload; /* WRITE: borrowed; vfs takes its own reference */
+};
+
+struct vfs_result {
+	int err; /* 0 or -errno */
+	uint32_t flags;
+	struct vfs_attr attr; /* of what was looked up, made, changed */
+	struct vfs_attr
+		parent; /* of ino (a folder) after the operation, where it changed; mode 0 = not set */
+	struct vfs_attr
+		gone; /* what UNLINK, RMDIR or RENAME took the last name of or unlinked; mode 0 = nothing */
+	struct vfs_lock lock;
+	struct buf data;	 /* READDIR, READLINK, xattrs */
+	struct payload *payload; /* READ */
+	uint32_t crc_off;	 /* READ: of the first block */
+	uint32_t *crcs, n_crcs;	 /* READ; heap */
+	bool intent;		 /* the answer comes when intent_id is done */
+	uint8_t intent_id[16];
+};
+void vfs_result_done(struct vfs_result *r);
+
+struct vfs {
+	struct replica *replica;
+	struct kv view;
+	const struct vol_map *map;		      /* may be replaced by the shell when it changes */
+	uint64_t bytes_free, bytes_total, files_free; /* STATFS; refreshed by the shell */
+	uint64_t reserve;			      /* bytes: WRITE answers -ENOSPC when less is free */
+};
+int vfs_init(struct vfs *v, struct replica *r, const struct vol_map *map);
+
+/* Does op change anything (needs the primary and a record)? */
+bool vfs_changes(enum vfs_op_type t);
+/* Which group must execute op (the folder's owner, or the stripe's group). */
+uint32_t vfs_group(const struct vol_map *m, const struct vfs_op *op);
+
+/* Works op out. now_ns: wall clock of the primary. rec: empty; effects are added (none for reads and failures); it carries the D key too,
+ * failures of changing operations included (so that a retry hears the same). Answers a repeated id from D without any effect.
+ * 0 and res->err; negative only when kv failed (-EIO) or a bound was passed. */
+int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct record *rec,
+	     struct vfs_result *res);
+
+/* ---- operations over two groups ---- */
+/* What an intent needs next: *ret_group and *ret_op (memory in *store, caller's) to be executed there under its id until it answers; or 0
+ * with *ret_local true: vfs_intent_done can be called at once. -ENOENT: no such intent. */
+int vfs_intent_next(struct vfs *v, const uint8_t id[16], uint32_t *ret_group, struct vfs_op *ret_op,
+		    struct buf *store, bool *ret_local);
+/* The step answered `step` (NULL when local). Effects into rec; *ret_finished: the intent is gone with this record, and res answers the client
+ * (and is kept under D). Else: call vfs_intent_next again after the record is committed. */
+int vfs_intent_done(struct vfs *v, const uint8_t id[16], const struct vfs_result *step, int64_t now_ns,
+		    struct record *rec, struct vfs_result *res, bool *ret_finished);
+/* Intents of the group, for a new primary: the first with id > after (NULL = first). -ENOENT at the end. */
+int vfs_intent_iter(struct vfs *v, const uint8_t *after, uint8_t ret[16]);
+/* Unlinked files still kept (O keys), likewise. */
+int vfs_orphan_iter(struct vfs *v, const struct vol_ino *after, struct vol_ino *ret);
+
+/* ---- wire form of operations and results (docs/protocol/volume.md) ---- */
+int vfs_op_encode(const struct vfs_op *op, struct buf *b);
+int vfs_op_decode(const void *data, size_t len, struct payload *payload,
+		  struct vfs_op *ret); /* pointers into data; -EBADMSG */
+int vfs_result_encode(const struct vfs_result *res, struct buf *b);
+int vfs_result_decode(const void *data, size_t len, struct payload *payload, struct vfs_result *ret);
+/* READDIR data, one entry at a time: 0, -ENOENT at the end, -EBADMSG. has_attr false: the inode lives in another group. */
+struct vfs_entry {
+	const char *name;
+	uint16_t name_len;
+	struct vol_ino ino;
+	uint32_t mode; /* type bits */
+	bool has_attr;
+	struct vfs_attr attr;
+};
+int vfs_entry_decode(const void *data, size_t len, size_t *at, struct vfs_entry *ret);
