@@ -32,9 +32,25 @@ static void begin_pod(json_t *obj)
 		js_set_new(obj, "status.qosClass", qos);
 }
 
+/* Claims and volumes are kept while they are in use; the controllers take the finalizer away. */
+static void begin_storage(json_t *obj, const char *finalizer)
+{
+	json_t *list = js_array(obj, "metadata.finalizers"), *f;
+	bool there = false;
+	size_t i;
+
+	json_object_set_new(obj, "status", json_pack("{ss}", "phase", "Pending"));
+	json_array_foreach (list, i, f)
+		there |= streq(json_string_value(f), finalizer);
+	if (list && !there)
+		json_array_append_new(list, json_string(finalizer));
+}
+
 void strategy_create(struct call *c, json_t *obj)
 {
-	static const char *const no_generation[] = {"nodes", "namespaces", "pods", "services", NULL};
+	static const char *const no_generation[] = {
+		"nodes", "namespaces", "pods", "services", "persistentvolumeclaims", "persistentvolumes",
+		NULL};
 	const char *p = c->kind->plural;
 
 	if (c->kind->has_status && !streq(p, "nodes") &&
@@ -50,6 +66,10 @@ void strategy_create(struct call *c, json_t *obj)
 		begin_pod(obj);
 	} else if (streq(p, "services")) {
 		json_object_set_new(obj, "status", json_pack("{s{}}", "loadBalancer"));
+	} else if (streq(p, "persistentvolumeclaims")) {
+		begin_storage(obj, "kubernetes.io/pvc-protection");
+	} else if (streq(p, "persistentvolumes")) {
+		begin_storage(obj, "kubernetes.io/pv-protection");
 	} else if (c->kind->has_status && !json_object_get(obj, "status")) {
 		json_object_set_new(obj, "status", json_object());
 	}

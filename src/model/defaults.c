@@ -206,14 +206,26 @@ static void default_deployment(json_t *obj)
 	default_pod_spec(js_get(obj, "spec.template.spec"));
 }
 
+static void default_claim(json_t *obj)
+{
+	default_str(js_object(obj, "status"), "phase", "Pending");
+}
+
 static void default_stateful_set(json_t *obj)
 {
 	json_t *strategy =
 		json_is_object(json_object_get(obj, "spec")) ? js_object(obj, "spec.updateStrategy") : NULL;
+	json_t *claim;
+	size_t i;
 
 	default_str(strategy, "type", "RollingUpdate");
 	if (streq(js_str(strategy, "type"), "RollingUpdate"))
 		default_new(js_object(strategy, "rollingUpdate"), "partition", json_integer(0));
+	json_array_foreach (js_get(obj, "spec.volumeClaimTemplates"), i, claim) {
+		default_str(claim, "apiVersion", "v1");
+		default_str(claim, "kind", "PersistentVolumeClaim");
+		default_claim(claim);
+	}
 	default_pod_spec(js_get(obj, "spec.template.spec"));
 }
 
@@ -304,6 +316,8 @@ void model_default(const struct model_kind *k, json_t *obj)
 		{"Secret", default_secret},
 		{"Namespace", default_namespace},
 		{"EndpointSlice", default_slice},
+		{"PersistentVolumeClaim", default_claim},
+		{"PersistentVolume", default_claim}, /* Pending as well */
 	};
 
 	if (!json_is_object(obj))

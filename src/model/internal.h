@@ -82,6 +82,8 @@ void validate_container(json_t *causes, const struct at *at, const json_t *c, co
 			bool init);
 void validate_label_selector(json_t *causes, const struct at *at, const json_t *selector);
 void validate_placement(json_t *causes, const struct at *at, const json_t *pod_spec);
+/* Claim templates: the spec only. */
+void validate_claim_spec(json_t *causes, const struct at *at, const json_t *spec);
 void validate_pod_spec(json_t *causes, const struct at *at, const json_t *spec);
 void validate_template(json_t *causes, const struct at *at, const json_t *template, const json_t *selector);
 
@@ -91,3 +93,4 @@ validate_fn validate_pod, validate_deployment, validate_replica_set, validate_st
 validate_fn validate_service, validate_slice, validate_config_map, validate_secret, validate_node,
 	validate_event;
 validate_fn validate_binding;
+validate_fn validate_claim, validate_volume, validate_storage_class;

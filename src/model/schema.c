@@ -26,6 +26,10 @@ static const struct model_kind kinds[] = {
 	 .schema = SCHEMA(schema_namespace)},
 	{"", "v1", "Node", "nodes", "node", NAMES("no"), false, .has_status = true,
 	 .schema = SCHEMA(schema_node)},
+	{"", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim", NAMES("pvc"),
+	 true, .has_status = true, .schema = SCHEMA(schema_persistent_volume_claim)},
+	{"", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume", NAMES("pv"), false,
+	 .has_status = true, .schema = SCHEMA(schema_persistent_volume)},
 	{"", "v1", "Pod", "pods", "pod", NAMES("po"), true, .has_status = true, .categories = NAMES("all"),
 	 .schema = SCHEMA(schema_pod)},
 	{"", "v1", "Secret", "secrets", "secret", NULL, true, .schema = SCHEMA(schema_secret)},
@@ -44,6 +48,12 @@ static const struct model_kind kinds[] = {
 	{"coordination.k8s.io", "v1", "Lease", "leases", "lease", NULL, true, .schema = SCHEMA(schema_lease)},
 	{"discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice", NULL, true,
 	 .schema = SCHEMA(schema_endpoint_slice)},
+	{"storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver", NULL, false,
+	 .schema = SCHEMA(schema_csi_driver)},
+	{"storage.k8s.io", "v1", "CSINode", "csinodes", "csinode", NULL, false,
+	 .schema = SCHEMA(schema_csi_node)},
+	{"storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass", NAMES("sc"), false,
+	 .schema = SCHEMA(schema_storage_class)},
 };
 
 static const struct model_kind bodies[] = {

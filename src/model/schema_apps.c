@@ -130,8 +130,9 @@ const struct model_object schema_stateful_set_spec = {
 		.text = "Pods that belong to it; cannot be changed."},
 	       {"template", MODEL_OBJECT, .pb = 3, .object = &schema_pod_template_spec,
 		.flags = MODEL_REQUIRED, .text = "Pods it makes."},
-	       {"volumeClaimTemplates", MODEL_RAW, .pb = 4, .shape = MODEL_ARRAY, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."},
+	       {"volumeClaimTemplates", MODEL_OBJECT, .pb = 4, .shape = MODEL_ARRAY,
+		.object = &schema_persistent_volume_claim,
+		.text = "Each pod gets a claim TEMPLATE-SET-NUMBER of each; cannot be changed."},
 	       {"serviceName", MODEL_STRING, .pb = 5,
 		.text = "Headless service that gives the pods their host names; cannot be changed."},
 	       {"podManagementPolicy", MODEL_STRING, .pb = 6, .allowed = ALLOWED("OrderedReady", "Parallel"),
@@ -142,14 +143,23 @@ const struct model_object schema_stateful_set_spec = {
 		LIMITS(0, INT64_MAX), .text = "Old revisions kept for rolling back."},
 	       {"minReadySeconds", MODEL_INT, .pb = 9, LIMITS(0, INT64_MAX),
 		.text = "Seconds a pod must be ready to count as available."},
-	       {"persistentVolumeClaimRetentionPolicy", MODEL_RAW, .pb = 10, .flags = MODEL_UNSUPPORTED,
-		.text = "Not supported by kuayu."},
+	       {"persistentVolumeClaimRetentionPolicy", MODEL_OBJECT, .pb = 10,
+		.object = &schema_stateful_set_claim_retention, .initial = "{}",
+		.text = "What happens to the claims when pods are not wanted any more."},
 	       {"ordinals", MODEL_OBJECT, .pb = 11, .object = &schema_stateful_set_ordinals,
 		.text = "How pods are numbered."})};
 
 const struct model_object schema_stateful_set_ordinals = {
 	"io.k8s.api.apps.v1.StatefulSetOrdinals", "How pods are numbered.",
 	FIELDS({"start", MODEL_INT, .pb = 1, LIMITS(0, INT64_MAX), .text = "First number."})};
+
+const struct model_object schema_stateful_set_claim_retention = {
+	"io.k8s.api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy",
+	"What happens to the claims of volumeClaimTemplates.",
+	FIELDS({"whenDeleted", MODEL_STRING, .pb = 1, .allowed = ALLOWED("Delete", "Retain"),
+		.initial = "\"Retain\"", .text = "When the set is deleted."},
+	       {"whenScaled", MODEL_STRING, .pb = 2, .allowed = ALLOWED("Delete", "Retain"),
+		.initial = "\"Retain\"", .text = "When the set is scaled down."})};
 
 const struct model_object schema_stateful_set_update_strategy = {
 	"io.k8s.api.apps.v1.StatefulSetUpdateStrategy", "How pods are replaced.",

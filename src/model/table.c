@@ -82,9 +82,10 @@ static void cells_generic(json_t *cells, const json_t *obj, int64_t now_us)
 static const struct table table_generic = {NULL, COLUMNS(COLUMN_NAME, COLUMN_AGE), cells_generic};
 
 static const struct table *const tables[] = {
-	&table_pod,	   &table_node,	       &table_service,	    &table_endpoints, &table_slice,
-	&table_deployment, &table_replica_set, &table_stateful_set, &table_revision,  &table_event,
-	&table_namespace,  &table_config_map,  &table_secret,	    &table_account,   &table_lease,
+	&table_pod,	   &table_node,	       &table_service,	     &table_endpoints,	&table_slice,
+	&table_deployment, &table_replica_set, &table_stateful_set,  &table_revision,	&table_event,
+	&table_namespace,  &table_config_map,  &table_secret,	     &table_account,	&table_lease,
+	&table_claim,	   &table_volume,      &table_storage_class, &table_csi_driver, &table_csi_node,
 };
 
 static const struct table *table_find(const struct model_kind *k)

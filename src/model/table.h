@@ -38,6 +38,7 @@ struct table {
 
 extern const struct table table_pod, table_node, table_service, table_endpoints, table_slice;
 extern const struct table table_deployment, table_replica_set, table_stateful_set, table_revision;
+extern const struct table table_claim, table_volume, table_storage_class, table_csi_driver, table_csi_node;
 extern const struct table table_event, table_namespace, table_config_map, table_secret, table_account,
 	table_lease;
 

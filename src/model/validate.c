@@ -18,6 +18,9 @@ static const struct {
 	{"Node", validate_node},
 	{"Event", validate_event},
 	{"Binding", validate_binding},
+	{"PersistentVolumeClaim", validate_claim},
+	{"PersistentVolume", validate_volume},
+	{"StorageClass", validate_storage_class},
 };
 
 /* With a full list a type fault may be missing from it: then nothing more is looked at either. */

@@ -111,16 +111,62 @@ static void stateful_set_update(json_t *causes, const struct at *at, const json_
 				"'minReadySeconds' are forbidden");
 }
 
+static void claim_templates(json_t *causes, const struct at *at, const json_t *list)
+{
+	_cleanup_json_ json_t *seen = json_object();
+	json_t *claim;
+	size_t i;
+
+	json_array_foreach (list, i, claim) {
+		const struct at *one = AT_INDEX(at, i), *meta = AT(one, "metadata");
+		json_t *name = js_get(claim, "metadata.name");
+
+		if (!json_string_length(name))
+			fault_required(causes, AT(meta, "name"), NULL);
+		else if (!model_name_ok(json_string_value(name)))
+			fault_invalid(causes, AT(meta, "name"), name, "%s", text_label);
+		else if (json_object_get(seen, json_string_value(name)))
+			fault_duplicate(causes, AT(meta, "name"), name);
+		else
+			json_object_set_new(seen, json_string_value(name), json_true());
+		validate_claim_spec(causes, AT(one, "spec"), json_object_get(claim, "spec"));
+	}
+}
+
+/* The set's spec with a volume in the template for every claim template: what the pods will look like. */
+static json_t *with_claims_new(const json_t *spec)
+{
+	json_t *copy = json_deep_copy(spec), *claim, *list;
+	size_t i, k;
+
+	list = json_is_object(js_get(copy, "template.spec")) ? js_array(copy, "template.spec.volumes") : NULL;
+	json_array_foreach (list ? json_object_get(spec, "volumeClaimTemplates") : NULL, i, claim) {
+		const char *name = js_str(claim, "metadata.name");
+		bool there = !name || !*name;
+		json_t *v;
+
+		json_array_foreach (list, k, v)
+			there |= streq(js_str(v, "name"), name);
+		if (!there)
+			json_array_append_new(list, json_pack("{s:s, s:{}}", "name", name, "emptyDir"));
+	}
+	return copy;
+}
+
 void validate_stateful_set(json_t *causes, const json_t *obj, const json_t *old)
 {
 	const struct at root = AT_ROOT, *at = AT(&root, "spec"), *strategy = AT(at, "updateStrategy");
 	json_t *spec = json_object_get(obj, "spec"), *rolling = js_get(spec, "updateStrategy.rollingUpdate");
+	_cleanup_json_ json_t *claimed = NULL;
 
 	if (!spec) {
 		fault_required(causes, AT(at, "selector"), NULL);
 		return;
 	}
-	selector_and_template(causes, at, spec, "statefulset");
+	claimed = with_claims_new(spec);
+	selector_and_template(causes, at, claimed, "statefulset");
+	claim_templates(causes, AT(at, "volumeClaimTemplates"),
+			json_object_get(spec, "volumeClaimTemplates"));
 	if (rolling && streq(js_str(spec, "updateStrategy.type"), "OnDelete"))
 		fault_invalid(causes, AT(strategy, "rollingUpdate"), rolling,
 			      "only allowed for updateStrategy 'RollingUpdate'");

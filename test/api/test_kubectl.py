@@ -44,6 +44,37 @@ spec:
 """
 
 
+STORAGE = """
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fast, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: csi.kuayu.io
+parameters: {volume: factory}
+allowVolumeExpansion: true
+---
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+metadata: {name: csi.kuayu.io}
+spec: {attachRequired: false}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: by-hand}
+spec:
+  capacity: {storage: 5Gi}
+  accessModes: [ReadWriteMany]
+  csi: {driver: csi.kuayu.io, volumeHandle: factory/by-hand}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: reports}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: fast
+  resources: {requests: {storage: 1Gi}}
+"""
+
+
 class Flows:
     """Every test once a kubectl; see the classes below."""
     binary = None
@@ -67,6 +98,34 @@ class Flows:
         code, answer = self.s.call("PATCH", "/%s/namespaces/default/%s/%s/status" % (group, plural, name), {"status": status},
                                    {"Content-Type": "application/merge-patch+json"})
         self.assertEqual(code, 200, answer)
+
+    def test_storage(self):
+        out = self.k("apply", "-f", "-", stdin=STORAGE)
+        for name in ("storageclass.storage.k8s.io/fast", "csidriver.storage.k8s.io/csi.kuayu.io", "persistentvolume/by-hand",
+                     "persistentvolumeclaim/reports"):
+            self.assertIn(name + " created", out)
+        self.assertNotIn("created", self.k("apply", "-f", "-", stdin=STORAGE))
+        self.assertRegex(self.k("get", "pvc"), r"NAME +STATUS +VOLUME +CAPACITY +ACCESS MODES +STORAGECLASS .*AGE\n(.*\n)*reports +Pending +fast ")
+        self.assertRegex(self.k("get", "pv"), r"by-hand +5Gi +RWX +Retain +Pending ")
+        self.assertRegex(self.k("get", "sc"), r"fast \(default\) +csi.kuayu.io +Delete +Immediate +true ")
+        self.k("patch", "pvc", "reports", "--type=merge", "-p", '{"spec":{"volumeName":"by-hand"}}')
+        self.status("persistentvolumeclaims", "reports", {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"]}, "api/v1")
+        text = self.k("describe", "pvc", "reports")
+        for part in ("StorageClass:  fast", "Status:        Bound", "[kubernetes.io/pvc-protection]", "Capacity:      1Gi", "Access Modes:  RWX"):
+            self.assertIn(part, text)
+        text = self.k("describe", "pv", "by-hand")
+        for part in ("Reclaim Policy:  Retain", "Driver:            csi.kuayu.io", "VolumeHandle:      factory/by-hand"):
+            self.assertIn(part, text)
+        self.assertIn("Provisioner:           csi.kuayu.io", self.k("describe", "sc", "fast"))
+        self.assertIn("storageClassName", self.k("explain", "pvc.spec"))
+        self.k("patch", "pvc", "reports", "--type=merge", "-p", '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}')
+        self.assertIn("spec is immutable", self.k("patch", "pvc", "reports", "--type=merge", "-p", '{"spec":{"accessModes":["ReadOnlyMany"]}}', ok=False))
+        for kind, name in (("pvc", "reports"), ("pv", "by-hand")):  # no controller here: the finalizers are taken away by hand
+            self.k("delete", kind, name, "--wait=false")
+            self.assertIn("Terminating", self.k("get", kind))
+            self.k("patch", kind, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+            self.assertIn("NotFound", self.k("get", kind, name, ok=False))
+        self.k("delete", "sc/fast", "csidriver/csi.kuayu.io")
 
     def test_apply(self):
         out = self.k("apply", "-f", "-", stdin=MANIFEST)

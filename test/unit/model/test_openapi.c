@@ -50,7 +50,7 @@ static void openapi_v3(void **state)
 
 	(void)state;
 	assert_true(json_equal(index, again)); /* the hash is stable */
-	assert_int_equal(json_object_size(paths), 4);
+	assert_int_equal(json_object_size(paths), 5);
 	assert_true(str_starts(js_str(json_object_get(paths, "apis/apps/v1"), "serverRelativeURL"),
 			       "/openapi/v3/apis/apps/v1?hash="));
 	json_object_foreach (paths, name, v) {
