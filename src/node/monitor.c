@@ -252,12 +252,12 @@ static void read_pipe(struct monitor *m, int i)
 	}
 }
 
-/* Kills the container when fencing demands it. Returns the poll time-out in ms, -1 = none. */
+/* Kills the container when fencing demands it; while it is being made, crun, and what it has begun goes with the cgroup. Returns the poll time-out in ms, -1 = none. */
 static int check_fence(struct monitor *m)
 {
 	uint64_t wait_ms;
 
-	if (!m->fence || !m->init || m->init_done)
+	if (!m->fence || m->init_done || (!m->init && m->crun_done))
 		return -1;
 	if (fence_decide(clock_ms(), fence_last(m->fence), &wait_ms) == FENCE_RUN)
 		return (int)wait_ms + 1;
@@ -265,7 +265,7 @@ static int check_fence(struct monitor *m)
 		log_warn("container %s: no lease renewal for %d ms, fenced", js_str_or(m->cfg, "id", ""),
 			 FENCE_AFTER_MS);
 	m->fenced = true;
-	kill(m->init, SIGKILL); /* ours until waited for: the pid cannot be reused */
+	kill(m->init ? m->init : m->crun, SIGKILL); /* ours until waited for: the pid cannot be reused */
 	return 100;
 }
 
@@ -358,6 +358,7 @@ static int failed_to_create(struct monitor *m)
 	for (char *p = text; *p; p++)
 		if (*p == '\n')
 			*p = ' ';
+	cgroup_kill(js_str_or(m->cfg, "cgroup", "/kuayu-none")); /* what a killed crun had begun */
 	crun_delete(m);
 	return failed(m, text);
 }
