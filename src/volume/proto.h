@@ -22,7 +22,8 @@ enum frame_type {
 	FRAME_PUSH, /* brick -> client on a session connection: invalidate / orphan question. Answer: PUSH, status */
 	FRAME_PING,  /* client -> brick on a session: keeps session and caching leases. Answer: PING */
 	FRAME_ADMIN, /* body: JSON {"verb":"status"|"heal"|"scrub"|"top"|"where", ...}. Answer: body JSON */
-	FRAME_BAD_BLOCK /* client -> primary: body ino, off, member: a checksum did not hold; the brick verifies and repairs. No answer */
+	FRAME_BAD_BLOCK, /* client -> the member: body struct proto_bad: a checksum did not hold; the brick verifies and repairs. No answer */
+	FRAME_LAST = FRAME_BAD_BLOCK
 };
 /* head.flags */
 #define FRAME_ANSWER	 1u
@@ -42,13 +43,22 @@ struct proto_head {
 			 * -EROFS (below the write quorum; text), -ENODEV (volume or group not here) */
 	uint64_t epoch; /* of the group, as the sender knows it */
 	uint32_t body_crc; /* CRC32C of the body */
-	uint32_t
-		payload_crc; /* as record: CRC32C of the chunks' CRCs (WRITE, FETCH, READ with off); 0 without payload */
+	/* WRITE, FETCH: as in a record: CRC32C of the chunks' CRCs. READ: 0; the result carries the blocks' own checksums. 0 without payload. */
+	uint32_t payload_crc;
 };
+uint32_t proto_volume_tag(const struct vol_id *uuid); /* proto_head.volume */
 void proto_head_encode(const struct proto_head *h, uint8_t out[PROTO_HEAD]);
-int proto_head_decode(const uint8_t in[PROTO_HEAD], struct proto_head *ret); /* -EBADMSG, -EMSGSIZE */
+int proto_head_decode(
+	const uint8_t in[PROTO_HEAD],
+	struct proto_head *ret); /* -EBADMSG, -EMSGSIZE; lengths are within the bounds after 0 */
 
-enum proto_role { PROTO_CLIENT = 1, PROTO_SESSION, PROTO_PEER, PROTO_ADMIN };
+enum proto_role {
+	PROTO_CLIENT = 1,
+	PROTO_SESSION,
+	PROTO_PEER, /* between two bricks, one connection: the one with the smaller name dials; both sides ask and answer */
+	PROTO_ADMIN,
+	PROTO_PULL /* brick to brick: DELTA and FETCH, apart from the live traffic */
+};
 struct proto_hello {
 	uint32_t version;
 	enum proto_role role;
@@ -77,7 +87,8 @@ enum push_type {
 	PUSH_INODE = 1, /* ino: attributes and data of it changed, or are about to */
 	PUSH_ENTRY,	/* ino (folder), name: the entry changed; name empty = all entries */
 	PUSH_ORPHAN,	/* ino has no name left: answer 1 while it is open here, else 0 */
-	PUSH_UNLOCKED	/* ino: a lock was released (a blocked locker tries again) */
+	PUSH_UNLOCKED,	/* ino: a lock was released (a blocked locker tries again) */
+	PUSH_RESET /* head.group has a new primary, the sender: drop all that was kept of the group, then answer */
 };
 struct proto_push {
 	enum push_type type;
@@ -86,6 +97,14 @@ struct proto_push {
 };
 int proto_push_encode(const struct proto_push *p, struct buf *b);
 int proto_push_decode(const void *data, size_t len, struct proto_push *ret);
+
+struct proto_bad {
+	struct vol_ino ino;
+	uint64_t off;	/* of the block; a multiple of VOL_BLOCK */
+	uint8_t member; /* whose copy it was */
+};
+int proto_bad_encode(const struct proto_bad *p, struct buf *b);
+int proto_bad_decode(const void *data, size_t len, struct proto_bad *ret);
 
 struct proto_delta_ask {
 	uint64_t since;
