@@ -146,15 +146,18 @@ class Brick(Process):
 
 
 class VolumeCluster:
-    """See the head of this file. options: more words for `kuayu volume create`; settings: {key: value} for `kuayu volume set`."""
+    """See the head of this file. options: more words for `kuayu volume create`; settings: {key: value} for `kuayu volume set`;
+    bricks_in: where the bricks' data lies, when it is to be elsewhere."""
 
     def __init__(self, domains=("a", "b", "c"), bricks_per_domain=1, replica=3, stripe=1, bricks="tmpfs", network="loopback", volume="logs",
-                 brick_options=(), mount_options=(), settings=None, image_mib=2048, start=True, keep=False, env=None, options=()):
+                 brick_options=(), mount_options=(), settings=None, image_mib=2048, start=True, keep=False, env=None, options=(),
+                 bricks_in=None):
         self.volume_name, self.replica, self.stripe, self.env = volume, replica, stripe, env
         self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
         self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"
         self.dir = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/var/tmp"))
         self.memory = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/dev/shm"))
+        self.bricks_in = Path(bricks_in) if bricks_in else (self.memory if bricks == "tmpfs" else self.dir) / "bricks"
         self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
         try:
             self.network = {"loopback": networks.Loopback, "netns": networks.Namespaces,
@@ -185,7 +188,7 @@ class VolumeCluster:
         for d, domain in enumerate(domains, 1):
             for i in range(1, per_domain + 1):
                 name = f"{domain}{i}"
-                data = (self.memory if kind == "tmpfs" else self.dir) / "bricks" / name
+                data = self.bricks_in / name
                 image = self.memory / f"{name}.img" if kind == "image" else None
                 brick = Brick(self, name, domain, self.network.add(name, d, i), data, image)
                 self.bricks[name] = brick
@@ -273,8 +276,9 @@ class VolumeCluster:
         return json.loads(self.volume("status", "-o", "json", **options))
 
     def healed(self):
-        """True when every group has all its copies in sync and nothing waits to be copied. See docs/volume-internals.md."""
-        return is_healed(self.status(), self.replica)
+        """True when every member of every group is in its in-sync set and nothing waits to be copied (docs/volume-internals.md)."""
+        status = self.status()
+        return bool(status["in_sync"]) and not status["heal"]["keys_left"]
 
     def wait_healed(self, seconds=60):
         """Waits until all copies are in sync; returns how long it took."""
@@ -386,6 +390,10 @@ class VolumeCluster:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     # ---- looking ----
+    def where(self, path, mount=None):
+        """`kuayu volume where`, as JSON: groups, bricks, primaries of a path below a mount."""
+        return json.loads(self.kuayu("volume", "where", str(path), "-o", "json").stdout)
+
     def log(self, name):
         """Text of a brick's, etcd's or mount's log ("b1", "etcd", "mount1")."""
         return (self.dir / f"{name}.log").read_text(errors="replace")
@@ -394,18 +402,6 @@ class VolumeCluster:
         """Process ids of bricks and mounts that run: {name: pid}."""
         all_of = [*self.bricks.values(), *self.mounts.values()]
         return {p.name: p.pid for p in all_of if p.alive}
-
-
-def is_healed(status, replica):
-    """What `kuayu volume status -o json` says, read by the fields of docs/volume-internals.md."""
-    groups = status.get("groups") or []
-    if not groups:
-        return False
-    for g in groups:
-        in_sync = g.get("inSync", g.get("isr", g.get("in_sync")))
-        if (len(in_sync) if isinstance(in_sync, list) else int(in_sync or 0)) < replica:
-            return False
-    return not any(int(g.get("healBytes", g.get("heal_bytes", 0)) or 0) for g in groups)
 
 
 def free_port(address="127.0.0.1"):

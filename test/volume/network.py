@@ -11,7 +11,9 @@ import fcntl
 import itertools
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 from lab.util import LabError, run
@@ -117,6 +119,7 @@ class Namespaces:
         run("ip", "-n", self.hub, "link", "set", self.names[name, "port"], "master", "hub")
 
     def close(self):
+        kill_in(self.inodes())
         for key, netns in list(self.names.items()):
             if isinstance(key, str):
                 subprocess.run(["ip", "netns", "del", netns], capture_output=True)
@@ -170,11 +173,38 @@ class WireNamespaces(Namespaces):
         super().close()
 
 
+def processes_in(inodes):
+    """Ids of the processes whose network namespace is one of these (see Namespaces.inodes)."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/ns/net") in inodes:
+                found.append(int(entry))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def kill_in(inodes):
+    """Ends every process in these namespaces, daemons that left their parent too."""
+    for _ in range(20):  # bound: who forks while being killed is caught in the next turn
+        pids = processes_in(inodes)
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        if not pids:
+            return
+        time.sleep(0.1)
+
+
 def sweep():
-    """Removes the namespaces of clusters whose program was killed (their processes have ended with it)."""
+    """Ends what clusters left whose program was killed: daemons and namespaces."""
     for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
         found = re.match(r"kv([0-9]+)[a-z]-", name)
         if found and not os.path.exists(f"/proc/{found.group(1)}"):
+            kill_in({f"net:[{os.stat(f'/run/netns/{name}').st_ino}]"})
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
@@ -183,5 +213,5 @@ def _wait_in(pid, netns):
     for _ in range(500):  # bound: 5 s
         if os.readlink(f"/proc/{pid}/ns/net") == want:
             return
-        subprocess.run(["sleep", "0.01"], check=False)
+        time.sleep(0.01)
     raise LabError(f"{netns}: the process that holds it did not start")
