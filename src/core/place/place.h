@@ -41,6 +41,8 @@ struct vol_brick {
 
 struct vol_group {
 	uint16_t brick[VOL_REPLICA_MAX]; /* index into the map's bricks; brick[0] is the preferred primary */
+	uint16_t origin
+		[VOL_REPLICA_MAX]; /* the bricks it was made on: vol_place looks at these only, so a group that moves keeps its folders */
 };
 
 enum vol_kind { VOL_REPLICATED, VOL_STRIPED, VOL_DISTRIBUTED_STRIPED_REPLICATED };
@@ -55,24 +57,36 @@ struct vol_map {
 	char domains[VOL_DOMAINS_MAX][64]; /* in order of first appearance */
 	struct vol_brick *brick;	   /* n_bricks */
 	struct vol_group *group;	   /* n_groups, a power of two */
+	uint64_t
+		serial; /* of this object in this process, for vol_place's cache; 0 = not cached (a map made by hand) */
 };
 
 /* Checks brick count against replica and stripe and lays out the groups over few, well-spread brick sets. bricks: n of them, copied.
- * groups 0 = default (16 for up to 6 bricks, else 64). stripe without replica (replica 1) only with without_copies.
- * -EINVAL with the numbers that would fit. */
+ * n = replica (stripe 1): replicated. n = stripe, replica 1: striped. n = k x stripe x replica: distributed striped replicated. Else refused.
+ * groups 0 = default (16 for up to 6 bricks, else 64). replica 1 only with without_copies. -EINVAL with the numbers that would fit.
+ * Brick sets ("copysets"): n / replica disjoint ones with a brick each in different domains, as far as possible bricks that were named one after
+ * the other; from three sets on as many again, differently mixed. So at most 2 n / replica different sets hold all data together: the fewer
+ * there are, the less likely is it that some folder loses every copy when several bricks are lost at once (Cidon 2013). */
 int vol_map_make(const char *name, const struct vol_id *uuid, uint32_t replica, uint32_t stripe,
 		 const struct vol_brick *bricks, uint32_t n, uint32_t groups, bool without_copies,
 		 struct vol_map **ret, struct err *e);
-/* Bricks added: groups move as little as rendezvous hashing allows. */
+/* Bricks added (a multiple of stripe x replica, each set of copies in different domains): new sets of the new bricks take over their share of the
+ * groups, each whole; no other group changes. generation + 1. */
 int vol_map_expand(const struct vol_map *m, const struct vol_brick *more, uint32_t n, struct vol_map **ret,
 		   struct err *e);
 struct vol_map *vol_map_free(struct vol_map *m);
 json_t *vol_map_to_json(const struct vol_map *m);
 int vol_map_from_json(const json_t *o, struct vol_map **ret, struct err *e); /* checks every bound */
 enum vol_kind vol_map_kind(const struct vol_map *m);
+const char *vol_kind_text(enum vol_kind k); /* "replicated", "striped", "distributed-striped-replicated" */
+bool vol_name_valid(const char *name);	    /* a DNS label */
+int vol_brick_find(const struct vol_map *m, const char *name); /* index or -1 */
+int vol_group_member(const struct vol_map *m, uint32_t group,
+		     uint32_t brick); /* position in the group or -1 */
 
 /* The groups of a folder's files: ret[0] owns its entries and the inodes born in it; stripe i of such a file lies in
- * ret[i % stripe]. SM3(volume uuid || folder id), rendezvous over the groups. Writes m->stripe numbers. */
+ * ret[i % stripe]. SM3(volume uuid || folder id), rendezvous over the groups; the further ones are the next by the same ranking that share no brick
+ * with those before, as far as there are any. Writes m->stripe numbers. Any thread; a small cache a thread makes it cheap. */
 void vol_place(const struct vol_map *m, const struct vol_id *folder, uint32_t *ret);
 uint32_t vol_owner(const struct vol_map *m, const struct vol_id *folder); /* ret[0] of vol_place */
 uint32_t vol_group_of_stripe(const struct vol_map *m, const struct vol_ino *ino, uint64_t stripe_index);
