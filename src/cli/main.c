@@ -8,6 +8,7 @@
 #include "gateway/gateway.h"
 #include "node/node.h"
 #include "sched/sched.h"
+#include "volume/csi/csi_driver.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -27,6 +28,7 @@ static const struct verb {
 	{"node", cmd_node, "node agent: pods, probes, logs, pod network, service addresses"},
 	{"gateway", cmd_gateway, "traffic gateway of a domain: drives HAProxy"},
 	{"db", cmd_db, "supervises one MariaDB + Galera member"},
+	{"csi", cmd_csi, "CSI driver: kuayu volumes for pods, here and on a stock Kubernetes"},
 	{"pki", cmd_pki, "makes the cluster's CA and certificates"},
 	{"version", cmd_version, "prints the version"},
 };

@@ -33,7 +33,7 @@ struct rpc_channel;
 struct rpc_stream;
 
 struct rpc_channel_options {
-	const char *target; /* "10.77.1.1:2379", "localhost:50051", "[::1]:50051" */
+	const char *target; /* "10.77.1.1:2379", "localhost:50051", "[::1]:50051", "unix:///run/x.sock" */
 	bool tls;	    /* verified against ca_file (NULL = the system's) */
 	const char *ca_file, *cert_file, *key_file;
 	const char *server_name;    /* name in the server's certificate; NULL = the target's host */
@@ -95,7 +95,8 @@ struct rpc_method {
 };
 
 struct rpc_server_options {
-	const char *address;		  /* "0.0.0.0:50051"; port 0 = any free one */
+	const char *
+		address; /* "0.0.0.0:50051"; port 0 = any free one; "unix:///run/x.sock": a socket left there goes */
 	const char *cert_file, *key_file; /* TLS when set */
 	const char *client_ca_file;	  /* clients need a certificate of this CA */
 	int threads;			  /* 0 = 4, at most 64 */

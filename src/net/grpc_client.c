@@ -48,6 +48,8 @@ static char *target_uri(const char *target)
 	_cleanup_free_ char *host = xstrdup(target);
 	char *colon = strrchr(host, ':');
 
+	if (str_starts(target, "unix:"))
+		return xstrdup(target);
 	if (*target == '[')
 		return xasprintf("ipv6:%s", target);
 	if (colon)
