@@ -29,7 +29,8 @@ static void head(void **state)
 	assert_int_equal(b[8] | b[9] << 8, 300);
 	assert_int_equal(b[32], 77);
 	assert_int_equal(proto_head_decode(b, &got), 0);
-	assert_memory_equal(&got, &h, sizeof(h));
+	proto_head_encode(&got, bad); /* not the structs: they have padding */
+	assert_memory_equal(bad, b, PROTO_HEAD);
 	for (size_t i = 0; i < 4; i++) {
 		memcpy(bad, b, sizeof(bad));
 		bad[i] ^= 1;
