@@ -9,6 +9,7 @@
 struct controller_settings {
 	struct kube_settings kube;
 	char *identity, *pod_cidr, *listen;
+	char **csi_endpoints;
 	int64_t port;
 };
 
@@ -19,6 +20,8 @@ static const struct setting settings[] = {
 	 "name of this one in the leader election (default: host name)"},
 	{"pod-cidr", SETTING_STRING, S(pod_cidr), "10.78.0.0/16", 0, 0, "CIDR",
 	 "range that nodes get a /24 each from"},
+	{"csi-endpoint", SETTING_STRINGS, S(csi_endpoints), NULL, 0, 0, "unix://PATH,...",
+	 "CSI drivers that make volumes for claims; each says itself which provisioner it is"},
 	{"listen", SETTING_STRING, S(listen), "127.0.0.1", 0, 0, "ADDRESS",
 	 "address of /healthz and /metrics"},
 	{"port", SETTING_INT, S(port), "10257", 0, 65535, "PORT", "port of /healthz and /metrics; 0 = none"},
@@ -67,6 +70,9 @@ static int run(const struct controller_settings *s, struct err *e)
 	if (status < 0)
 		return status;
 	r.m = manager_new(&r.loop, r.kube, s->identity ? s->identity : host, s->pod_cidr);
+	status = manager_csi(r.m, s->csi_endpoints, e);
+	if (status < 0)
+		return status;
 	if (s->port) {
 		r.http = metrics_serve(r.m, s->listen, (int)s->port, e);
 		if (!r.http)

@@ -9,6 +9,8 @@
  * of the store, before it does anything: what the one before wrote last is seen. */
 #include "control/manager.h"
 
+#include "control/provision.h"
+
 #define RUN_MS		 1 /* changes that come together are looked at together */
 #define POLL_MS		 5000
 #define WRITE_TIMEOUT_MS 5000
@@ -46,6 +48,8 @@ const char *controller_name(enum controller c)
 		[C_PODCIDR] = "podcidr",
 		[C_GC] = "garbage",
 		[C_PODGC] = "podgarbage",
+		[C_CLAIM] = "claim",
+		[C_VOLUME] = "volume",
 	};
 
 	ensure((size_t)c < ARRAY_SIZE(names));
@@ -226,6 +230,15 @@ static void ask_owner(struct manager *m, struct write *wr)
 	kube_get(m->kube, &control_kinds[k], obj_ns(wr->obj), name, on_owner_read, wr);
 }
 
+static void on_csi_done(void *ctx, bool ok)
+{
+	struct write *wr = ctx;
+
+	wr->m->failures += !ok;
+	item_written(wr, ok, false);
+	write_free(wr);
+}
+
 static void send_write(struct manager *m, const struct action *a, struct write *wr)
 {
 	const struct model_kind *kind = &control_kinds[a->kind];
@@ -261,6 +274,11 @@ static void send_write(struct manager *m, const struct action *a, struct write *
 	case ACTION_DELETE_IF_OWNER_GONE:
 	case ACTION_DELETE_IF_NODE_GONE:
 		ask_owner(m, wr);
+		return;
+	case ACTION_CSI_CREATE:
+	case ACTION_CSI_DELETE:
+	case ACTION_CSI_EXPAND:
+		provision_carry_out(m, a, on_csi_done, wr);
 		return;
 	case ACTION_EVENT:
 		ensure(false);
@@ -307,6 +325,8 @@ static void reconcile(struct manager *m, const struct item *it, struct plan *p)
 		[C_STATEFULSET] = statefulset_reconcile,
 		[C_DEPLOYMENT] = deployment_reconcile,
 		[C_GC] = gc_reconcile,
+		[C_CLAIM] = claim_reconcile,
+		[C_VOLUME] = volume_reconcile,
 	};
 
 	if (it->c == C_NODE)
@@ -475,12 +495,18 @@ struct manager *manager_new(uv_loop_t *loop, struct kube *k, const char *identit
 	return m;
 }
 
+int manager_csi(struct manager *m, char *const *endpoints, struct err *e)
+{
+	return provision_new(m, endpoints, &m->provision, e);
+}
+
 struct manager *manager_free(struct manager *m)
 {
 	if (!m)
 		return NULL;
 	m->closing = true;
 	on_stopped(m);
+	provision_free(m->provision);
 	kube_leader_free(m->leader);
 	for (int k = 0; k < KINDS; k++)
 		kube_cache_free(m->caches[k]);

@@ -14,10 +14,13 @@ enum controller {
 	C_PODCIDR,
 	C_GC,
 	C_PODGC,
+	C_CLAIM,
+	C_VOLUME,
 	CONTROLLERS,
 };
 
 struct nodes;
+struct provision;
 
 struct manager {
 	uv_loop_t *loop;
@@ -26,6 +29,7 @@ struct manager {
 	struct kube_cache *caches[KINDS];
 	struct kube_leader *leader;
 	struct nodes *nodes;
+	struct provision *provision;
 	const char *pod_cidr;
 	struct strmap *queue[CONTROLLERS]; /* "ns/name" -> struct item */
 	struct timer *timer;
@@ -40,6 +44,8 @@ struct manager {
 };
 
 struct manager *manager_new(uv_loop_t *loop, struct kube *k, const char *identity, const char *pod_cidr);
+/* CSI drivers that make volumes for claims: "unix:///..."; once, before the loop runs. */
+int manager_csi(struct manager *m, char *const *endpoints, struct err *e);
 struct manager *manager_free(struct manager *m); /* accepts NULL; gives the leadership up */
 /* Work on this object in delay_ms, or earlier when it waits already. Ignored while not leading. */
 void manager_enqueue(struct manager *m, enum controller c, const char *ns, const char *name,
@@ -52,6 +58,8 @@ size_t manager_waiting(const struct manager *m);
 /* ---- triggers.c: which work a change makes ---- */
 void triggers_changed(struct manager *m, enum kind kind, json_t *old, json_t *obj);
 void triggers_all(struct manager *m);
+/* All claims and volumes: a provisioner has appeared. */
+void triggers_storage(struct manager *m);
 
 /* ---- nodes.c ---- */
 struct nodes *nodes_new(struct manager *m);

@@ -83,6 +83,12 @@ void plan_delete_if_node_gone(struct plan *p, json_t *pod)
 	add(p, (struct action){.type = ACTION_DELETE_IF_NODE_GONE, .kind = K_POD, .obj = json_incref(pod)});
 }
 
+void plan_csi(struct plan *p, enum action_type type, enum kind kind, json_t *obj, json_t *body)
+{
+	ensure(type == ACTION_CSI_CREATE || type == ACTION_CSI_DELETE || type == ACTION_CSI_EXPAND);
+	add(p, (struct action){.type = type, .kind = kind, .obj = json_incref(obj), .body = body});
+}
+
 void plan_event(struct plan *p, json_t *obj, const char *type, const char *reason, const char *fmt, ...)
 {
 	char text[500];

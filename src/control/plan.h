@@ -13,6 +13,9 @@ enum action_type {
 	ACTION_DELETE_IF_OWNER_GONE, /* body = the ownerReference; the owner is read from the API first */
 	ACTION_DELETE_IF_NODE_GONE,  /* the node that the pod names, likewise */
 	ACTION_EVENT,		     /* body = {type, reason, message} */
+	ACTION_CSI_CREATE,	     /* obj = claim, body = {class} */
+	ACTION_CSI_DELETE,	     /* obj = volume */
+	ACTION_CSI_EXPAND,	     /* obj = claim, body = {volume} */
 };
 
 struct action {
@@ -44,6 +47,8 @@ void plan_patch(struct plan *p, enum action_type type, enum kind kind, const cha
 void plan_delete(struct plan *p, enum kind kind, json_t *obj, int64_t grace_s);
 void plan_delete_if_owner_gone(struct plan *p, enum kind kind, json_t *obj, const json_t *ref);
 void plan_delete_if_node_gone(struct plan *p, json_t *pod);
+/* One of ACTION_CSI_*. */
+void plan_csi(struct plan *p, enum action_type type, enum kind kind, json_t *obj, json_t *body);
 void plan_event(struct plan *p, json_t *obj, const char *type, const char *reason, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
 void plan_again(struct plan *p, int64_t in_ms); /* the earliest one counts */

@@ -19,6 +19,26 @@ bool podcidr_range_ok(const char *range);
 /* Pods whose node does not exist, and finished pods beyond a bound. */
 void podgc_reconcile(const struct world *w, struct plan *p);
 
+/* ---- claims.c, volumes.c ---- */
+#define CLAIM_FINALIZER	 "kubernetes.io/pvc-protection"
+#define VOLUME_FINALIZER "kubernetes.io/pv-protection"
+void claim_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+void volume_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
+/* Bytes of `storage` in the amounts at path, rounded up; 0 when missing. */
+int64_t storage_amount(const json_t *o, const char *path);
+bool pod_uses_claim(const json_t *pod, const char *claim);
+/* Kept for it, or bound to it. */
+bool volume_is_for(const json_t *pv, const json_t *claim);
+void storage_drop_finalizer(struct plan *p, enum kind kind, json_t *obj, const char *name);
+
+/* ---- set_claims.c: claims of a StatefulSet ---- */
+/* Makes those of an ordinal that are missing; false: one is being deleted, its pod has to wait. */
+bool set_claims_make(const struct world *w, json_t *set, int64_t ordinal, struct plan *p);
+/* Puts the volumes into a new pod. */
+void set_claims_mount(const json_t *set, json_t *pod, int64_t ordinal);
+/* The retention policy. */
+void set_claims_keep(const struct world *w, json_t *set, int64_t start, int64_t replicas, struct plan *p);
+
 /* ---- deployment.c, rollout.c and rollout_status.c ---- */
 struct rollout {
 	const struct world *w;

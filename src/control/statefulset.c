@@ -6,6 +6,8 @@
  * all at once. A rolling update goes from the highest ordinal down to the partition, one at a time, waiting for each to
  * be available; a pod that is both outdated and broken is replaced without waiting (Kubernetes gets stuck there).
  *
+ * Claims of volumeClaimTemplates: set_claims.c.
+ *
  * A revision is a hash of the template (label controller-revision-hash); there are no ControllerRevision objects, so
  * a pod below the partition that must be made anew gets the current template, and `kubectl rollout undo` of a
  * StatefulSet is not offered. */
@@ -54,6 +56,10 @@ static void create(struct set *s, int64_t ordinal)
 	char *name = xasprintf("%s-%lld", obj_name(s->s), (long long)ordinal), index[24];
 	json_t *pod, *labels;
 
+	if (!set_claims_make(s->w, s->s, ordinal, s->p)) {
+		free(name);
+		return;
+	}
 	plan_event(s->p, s->s, "Normal", "SuccessfulCreate", "create Pod %s in StatefulSet %s successful",
 		   name, obj_name(s->s));
 	snprintf(index, sizeof(index), "%lld", (long long)ordinal);
@@ -65,6 +71,7 @@ static void create(struct set *s, int64_t ordinal)
 	js_set_new(pod, "spec.hostname", json_string(obj_name(pod)));
 	if (js_str(s->s, "spec.serviceName"))
 		js_set_new(pod, "spec.subdomain", json_string(js_str(s->s, "spec.serviceName")));
+	set_claims_mount(s->s, pod, ordinal);
 	plan_create(s->p, K_POD, pod);
 }
 
@@ -120,6 +127,9 @@ static bool fill(struct set *s)
 			plan_delete(s->p, K_POD, pod, -1);
 		} else if (available(s, pod)) {
 			continue;
+		} else if (!*js_str_or(pod, "spec.nodeName", "") && !obj_deleting(pod)) {
+			set_claims_make(s->w, s->s, s->start + i,
+					s->p); /* deleted by hand: it waits for them */
 		}
 		complete = false;
 		if (!s->parallel)
@@ -237,6 +247,7 @@ void statefulset_reconcile(const struct world *w, const char *ns, const char *na
 			update(&s);
 		if (!s.on_delete && p->n == 0)
 			replace_broken(&s);
+		set_claims_keep(w, obj, s.start, s.replicas, p);
 	}
 	set_status(&s);
 	if (s.again_ms >= 0)

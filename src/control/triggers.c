@@ -16,6 +16,10 @@ static enum controller controller_of(enum kind kind)
 		return C_ENDPOINTS;
 	case K_NODE:
 		return C_NODE;
+	case K_CLAIM:
+		return C_CLAIM;
+	case K_VOLUME:
+		return C_VOLUME;
 	default:
 		return CONTROLLERS;
 	}
@@ -115,9 +119,72 @@ static void all_services(struct manager *m)
 		manager_enqueue(m, C_ENDPOINTS, obj_ns(services[i]), obj_name(services[i]), 0);
 }
 
+/* ---- storage ---- */
+
+static void unbound_claims(struct manager *m)
+{
+	_cleanup_free_ json_t **all = world_list(m->world, K_CLAIM, NULL, NULL);
+
+	for (size_t i = 0; all[i]; i++)
+		if (!*js_str_or(all[i], "spec.volumeName", ""))
+			manager_enqueue(m, C_CLAIM, obj_ns(all[i]), obj_name(all[i]), 0);
+}
+
+void triggers_storage(struct manager *m)
+{
+	_cleanup_free_ json_t **volumes = world_list(m->world, K_VOLUME, NULL, NULL);
+
+	_cleanup_free_ json_t **claims = world_list(m->world, K_CLAIM, NULL, NULL);
+
+	for (size_t i = 0; claims[i]; i++)
+		manager_enqueue(m, C_CLAIM, obj_ns(claims[i]), obj_name(claims[i]), 0);
+	for (size_t i = 0; volumes[i]; i++)
+		manager_enqueue(m, C_VOLUME, "", obj_name(volumes[i]), 0);
+}
+
+/* Its volumes, old and new, and the one that was made for it; its StatefulSet by its labels. */
+static void claim_changed(struct manager *m, const json_t *old, const json_t *obj)
+{
+	const json_t *o = obj ? obj : old;
+	_cleanup_free_ char *made = xasprintf("pvc-%s", obj_uid(o));
+
+	if (js_str(o, "spec.volumeName"))
+		manager_enqueue(m, C_VOLUME, "", js_str(o, "spec.volumeName"), 0);
+	manager_enqueue(m, C_VOLUME, "", made, 0);
+	if (!obj)
+		adopters(m, o, K_STATEFULSET);
+}
+
+static void volume_changed(struct manager *m, const json_t *old, const json_t *obj)
+{
+	const json_t *o = obj ? obj : old;
+
+	if (js_str(o, "spec.claimRef.name"))
+		manager_enqueue(m, C_CLAIM, js_str_or(o, "spec.claimRef.namespace", ""),
+				js_str(o, "spec.claimRef.name"), 0);
+	else
+		unbound_claims(m);
+}
+
+/* Claims that wait for their last pod. */
+static void claims_of(struct manager *m, const json_t *pod)
+{
+	json_t *v;
+	size_t i;
+
+	json_array_foreach (js_get(pod, "spec.volumes"), i, v) {
+		const char *name = js_str(v, "persistentVolumeClaim.claimName");
+		const json_t *claim = name ? world_get(m->world, K_CLAIM, obj_ns(pod), name) : NULL;
+
+		if (claim && obj_deleting(claim))
+			manager_enqueue(m, C_CLAIM, obj_ns(pod), name, 0);
+	}
+}
+
 static void pod_changed(struct manager *m, json_t *old, json_t *obj)
 {
 	services_of(m, old, obj);
+	claims_of(m, obj ? obj : old);
 	if (old)
 		owners(m, old, 0);
 	if (obj)
@@ -163,6 +230,15 @@ void triggers_changed(struct manager *m, enum kind kind, json_t *old, json_t *ob
 			manager_enqueue(m, C_PODCIDR, "", "all", 0);
 		if (!obj)
 			manager_enqueue(m, C_PODGC, "", "all", 0);
+		break;
+	case K_CLAIM:
+		claim_changed(m, old, obj);
+		break;
+	case K_VOLUME:
+		volume_changed(m, old, obj);
+		break;
+	case K_STORAGECLASS:
+		unbound_claims(m);
 		break;
 	case K_LEASE:
 		return; /* every second, and never owned */

@@ -8,6 +8,7 @@ struct world {
 	struct strmap *dependents; /* uid of an owner -> map of "kind/ns/name" -> json_t (borrowed) */
 	struct strmap
 		*buried[KINDS]; /* "ns/name" -> uid of an object deleted by us, until its deletion is seen */
+	struct strmap *provisioners; /* name -> anything */
 };
 
 const struct model_kind control_kinds[KINDS] = {
@@ -48,6 +49,19 @@ const struct model_kind control_kinds[KINDS] = {
 			 .namespaced = true},
 	[K_SECRET] =
 		{.group = "", .version = "v1", .kind = "Secret", .plural = "secrets", .namespaced = true},
+	[K_CLAIM] = {.group = "",
+		     .version = "v1",
+		     .kind = "PersistentVolumeClaim",
+		     .plural = "persistentvolumeclaims",
+		     .namespaced = true},
+	[K_VOLUME] = {.group = "",
+		      .version = "v1",
+		      .kind = "PersistentVolume",
+		      .plural = "persistentvolumes"},
+	[K_STORAGECLASS] = {.group = "storage.k8s.io",
+			    .version = "v1",
+			    .kind = "StorageClass",
+			    .plural = "storageclasses"},
 };
 
 enum kind kind_of(const char *api_version, const char *kind_name)
@@ -68,6 +82,7 @@ struct world *world_new(void)
 	struct world *w = xcalloc(1, sizeof(*w));
 
 	w->dependents = strmap_new();
+	w->provisioners = strmap_new();
 	for (int k = 0; k < KINDS; k++) {
 		w->objects[k] = strmap_new();
 		w->buried[k] = strmap_new();
@@ -94,6 +109,7 @@ struct world *world_free(struct world *w)
 		strmap_free(w->buried[k], free);
 	}
 	strmap_free(w->dependents, drop_map);
+	strmap_free(w->provisioners, NULL);
 	free(w);
 	return NULL;
 }
@@ -224,6 +240,16 @@ size_t world_dependents(const struct world *w, const char *owner_uid, struct dep
 		strmap_foreach (m, key, obj)
 			(*ret)[n++] = (struct dependent){(enum kind)atoi(key), obj};
 	return n;
+}
+
+void world_set_provisioner(struct world *w, const char *name)
+{
+	strmap_set(w->provisioners, name, w);
+}
+
+bool world_provisioner(const struct world *w, const char *name)
+{
+	return strmap_get(w->provisioners, name) != NULL;
 }
 
 size_t world_len(const struct world *w, enum kind kind)

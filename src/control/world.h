@@ -18,6 +18,9 @@ enum kind {
 	K_LEASE,
 	K_CONFIGMAP,
 	K_SECRET,
+	K_CLAIM,
+	K_VOLUME,
+	K_STORAGECLASS,
 	KINDS,
 };
 
@@ -41,6 +44,9 @@ struct dependent {
 };
 /* All that names it as an owner. Free the array. */
 size_t world_dependents(const struct world *w, const char *owner_uid, struct dependent **ret);
+/* A provisioner whose CSI driver the controllers can call. */
+void world_set_provisioner(struct world *w, const char *name);
+bool world_provisioner(const struct world *w, const char *name);
 size_t world_len(const struct world *w, enum kind kind);
 
 /* ---- what objects say ---- */

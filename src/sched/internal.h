@@ -67,7 +67,7 @@ struct scheduler {
 	uv_loop_t *loop;
 	struct settings s;
 	struct kube *kube;
-	struct kube_cache *nodes, *pods, *namespaces;
+	struct kube_cache *nodes, *pods, *namespaces, *claims, *classes;
 	struct kube_leader *leader;
 	struct http_server *http;
 	struct sched_state *state;
@@ -87,6 +87,17 @@ void sched_unwatch(struct scheduler *s);
 void sched_queue_wake(struct scheduler *s);
 /* Runs the queue soon. */
 void sched_queue_kick(struct scheduler *s, uint64_t after_ms);
+
+/* ---- claims.c: the PersistentVolumeClaims of a pod ---- */
+enum sched_claims {
+	CLAIMS_READY,  /* none, or all are bound: volumes are the same on every node here */
+	CLAIMS_WAIT,   /* text says for what */
+	CLAIMS_CHOOSE, /* some want a node before they are made */
+};
+enum sched_claims sched_claims_look(const struct scheduler *s, const json_t *pod, struct buf *text);
+void sched_claims_choose(struct scheduler *s, const json_t *pod, const char *node);
+/* Has a claim or class changed so that a waiting pod may go? */
+bool sched_claim_matters(const json_t *old, const json_t *now);
 
 /* ---- schedule.c: queue -> bindings, conditions, events ---- */
 void sched_run(void *scheduler);

@@ -102,47 +102,55 @@ static void on_told(void *ctx, int status, json_t *body)
 }
 
 /* Tells it in the pod's status and as an event, when it is news. */
-static void refuse(struct scheduler *s, struct pending *p, const struct sched_decision *d)
+static void refuse(struct scheduler *s, struct pending *p, const char *text)
 {
 	const char *ns = js_str_or(p->pod, "metadata.namespace", ""),
 		   *name = js_str_or(p->pod, "metadata.name", "");
-	_cleanup_buf_ struct buf text = {.limit = 4096};
 	_cleanup_json_ json_t *patch = NULL;
 	char now[CLOCK_TEXT_MAX];
 
 	s->metrics.unschedulable++;
 	p->waiting = true;
 	p->not_before_ms = clock_ms() + sched_pending_backoff_ms(p->attempts);
-	sched_explain(s->state, p->compiled, d, &text);
-	if (streq(p->message, text.data))
+	if (streq(p->message, text))
 		return;
 	free(p->message);
-	p->message = xstrdup(text.data);
+	p->message = xstrdup(text);
 	patch = json_pack("{s:{s:[{s:s, s:s, s:s, s:s, s:s}]}}", "status", "conditions", "type",
-			  "PodScheduled", "status", "False", "reason", "Unschedulable", "message", text.data,
+			  "PodScheduled", "status", "False", "reason", "Unschedulable", "message", text,
 			  "lastTransitionTime", clock_text(now, clock_wall_us(), 0));
 	kube_patch(s->kube, s->pod_kind, ns, name, "status", KUBE_PATCH_STRATEGIC, patch, on_told,
 		   binding_new(s, p, NULL));
 	p->telling = true;
-	kube_event(s->kube, p->pod, "Warning", "FailedScheduling", "%s", text.data);
-	log_info("%s: %s", p->key, text.data);
+	kube_event(s->kube, p->pod, "Warning", "FailedScheduling", "%s", text);
+	log_info("%s: %s", p->key, text);
 }
 
 static void decide(struct scheduler *s, struct pending *p)
 {
 	struct sched_options o = {.reserve = s->s.reserve};
+	_cleanup_buf_ struct buf text = {.limit = 4096};
+	enum sched_claims claims = sched_claims_look(s, p->pod, &text);
 	struct sched_decision d;
 	uint64_t start = clock_us();
 
 	p->attempts++;
+	if (claims == CLAIMS_WAIT) {
+		refuse(s, p, text.data);
+		return;
+	}
 	sched_decide(s->state, p->compiled, &o, &d);
 	sched_histogram_add(&s->metrics.decision, (double)(clock_us() - start) / 1e6);
-	if (d.node) {
+	if (!d.node) {
+		sched_explain(s->state, p->compiled, &d, &text);
+		refuse(s, p, text.data);
+	} else if (claims == CLAIMS_CHOOSE) {
+		sched_claims_choose(s, p->pod, d.node->name.s);
+		refuse(s, p, "waiting for the volumes of its PersistentVolumeClaims to be made");
+	} else {
 		_cleanup_free_ char *node = xstrdup(d.node->name.s);
 
 		bind_pod(s, p, node);
-	} else {
-		refuse(s, p, &d);
 	}
 }
 

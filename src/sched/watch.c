@@ -156,15 +156,29 @@ static void on_namespace(void *ctx, json_t *old, json_t *obj)
 	sched_namespace_set(s->state, js_str_or(obj, "metadata.name", ""), &mem, &labels);
 }
 
+/* ---- storage ---- */
+
+static void on_claim(void *ctx, json_t *old, json_t *obj)
+{
+	if (sched_claim_matters(old, obj))
+		sched_queue_wake(ctx);
+}
+
+static void on_class(void *ctx, json_t *old, json_t *obj)
+{
+	(void)old, (void)obj;
+	sched_queue_wake(ctx);
+}
+
 static void on_synced(void *ctx)
 {
 	sched_queue_kick(ctx, 0);
 }
 
-static struct kube_cache *watch(struct scheduler *s, const char *plural,
+static struct kube_cache *watch(struct scheduler *s, const char *group, const char *plural,
 				void (*changed)(void *ctx, json_t *old, json_t *obj))
 {
-	const struct model_kind *kind = model_kind_by_plural("", "v1", plural);
+	const struct model_kind *kind = model_kind_by_plural(group, "v1", plural);
 	struct kube_cache_handler h = {changed, on_synced, s};
 
 	ensure(kind);
@@ -173,14 +187,18 @@ static struct kube_cache *watch(struct scheduler *s, const char *plural,
 
 void sched_watch(struct scheduler *s)
 {
-	s->namespaces = watch(s, "namespaces", on_namespace);
-	s->nodes = watch(s, "nodes", on_node);
-	s->pods = watch(s, "pods", on_pod);
+	s->namespaces = watch(s, "", "namespaces", on_namespace);
+	s->nodes = watch(s, "", "nodes", on_node);
+	s->pods = watch(s, "", "pods", on_pod);
+	s->claims = watch(s, "", "persistentvolumeclaims", on_claim);
+	s->classes = watch(s, "storage.k8s.io", "storageclasses", on_class);
 }
 
 bool sched_synced(const struct scheduler *s)
 {
-	return kube_cache_synced(s->nodes) && kube_cache_synced(s->pods) && kube_cache_synced(s->namespaces);
+	return kube_cache_synced(s->nodes) && kube_cache_synced(s->pods) &&
+	       kube_cache_synced(s->namespaces) && kube_cache_synced(s->claims) &&
+	       kube_cache_synced(s->classes);
 }
 
 void sched_unwatch(struct scheduler *s)
@@ -188,4 +206,6 @@ void sched_unwatch(struct scheduler *s)
 	s->namespaces = kube_cache_free(s->namespaces);
 	s->nodes = kube_cache_free(s->nodes);
 	s->pods = kube_cache_free(s->pods);
+	s->claims = kube_cache_free(s->claims);
+	s->classes = kube_cache_free(s->classes);
 }

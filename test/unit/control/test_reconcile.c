@@ -4,6 +4,7 @@
  *
  *   # what happens
  *   KIND NAME [owner=KIND/NAME] [node=N] [phase=P] [ready|unready] [deleting] [label:K=V] [{JSON merged into the object}]
+ *   provisioner NAME
  *   run FUNCTION NAME [verdict=V] [fenced]
  * Objects are in the namespace "n", their uid is "u-NAME", their age one hour; now is 2026-11-22T12:00:00Z. */
 #include "test.h"
@@ -118,6 +119,10 @@ static void run_line(struct scene *s, char *line)
 		endpoints_reconcile(s->w, "n", name, &s->p);
 	else if (streq(fn, "node"))
 		node_reconcile(s->w, name, &v, &s->p);
+	else if (streq(fn, "claim"))
+		claim_reconcile(s->w, "n", name, &s->p);
+	else if (streq(fn, "volume"))
+		volume_reconcile(s->w, "", name, &s->p);
 	else if (streq(fn, "podcidr"))
 		podcidr_reconcile(s->w, name, &s->p);
 	else if (streq(fn, "podgarbage"))
@@ -137,7 +142,10 @@ static void print_action(const struct action *a, struct buf *out)
 					    "delete",
 					    "delete-unless-owner",
 					    "delete-unless-node",
-					    "event"};
+					    "event",
+					    "csi-create",
+					    "csi-delete",
+					    "csi-expand"};
 	const json_t *o = a->obj ? a->obj : a->body;
 	_cleanup_free_ char *text = NULL;
 
@@ -176,7 +184,9 @@ static void run_case(const char *dir, const char *file)
 	plan_init(&s.p, NOW_US);
 	s.p.fixed_names = 1;
 	for (line = strtok_r(input, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		if (str_starts(line, "run "))
+		if (str_starts(line, "provisioner "))
+			world_set_provisioner(s.w, line + strlen("provisioner "));
+		else if (str_starts(line, "run "))
 			run_line(&s, line);
 		else if (*line != '#')
 			put_object(&s, line);

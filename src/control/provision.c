@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CSI drivers that the controllers call, and the carrying out of ACTION_CSI_*: first the driver, then what follows in the API.
+ * Every step may be repeated, by us or by the next leader: the drivers' calls are idempotent, volumes have names that follow from the claim.
+ *
+ * Which provisioner a driver is, it says itself (GetPluginInfo); it is asked until it answers, and again after RENEW_MS. */
+#include "control/provision.h"
+
+#define ASK_MS	  2000
+#define RENEW_MS  60000
+#define CREATE_MS 60000
+#define DELETE_MS 60000
+#define TEXT_MAX  400
+
+struct driver {
+	struct provision *p;
+	struct csi *csi;
+	char *name; /* NULL = not heard yet */
+	uint64_t ask_at_ms;
+	bool asking, complained;
+};
+
+struct provision {
+	struct manager *m;
+	struct driver *drivers;
+	size_t n;
+	struct timer *timer;
+};
+
+struct job {
+	struct manager *m;
+	enum action_type type;
+	json_t *obj, *body;
+	provision_done_fn done;
+	void *ctx;
+};
+
+/* ---- drivers ---- */
+
+static struct driver *find(const struct provision *p, const char *name)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (name && streq(p->drivers[i].name, name))
+			return &p->drivers[i];
+	return NULL;
+}
+
+static void on_info(void *ctx, const struct csi_result *r)
+{
+	struct driver *d = ctx;
+	struct manager *m = d->p->m;
+
+	d->asking = false;
+	d->ask_at_ms = clock_ms() + (r->code == RPC_OK ? RENEW_MS : ASK_MS);
+	if (r->code != RPC_OK || !r->controller) {
+		if (!d->complained)
+			log_warn("CSI driver at %s: %s", csi_endpoint(d->csi),
+				 r->code == RPC_OK ? "it has no controller service" : r->text);
+		d->complained = true;
+		return;
+	}
+	d->complained = false;
+	if (streq(d->name, r->name))
+		return;
+	free(d->name);
+	d->name = xstrdup(r->name);
+	log_info("CSI driver %s %s at %s", r->name, r->version, csi_endpoint(d->csi));
+	world_set_provisioner(m->world, r->name);
+	triggers_storage(m);
+}
+
+static void on_timer(void *ctx)
+{
+	struct provision *p = ctx;
+
+	for (size_t i = 0; i < p->n; i++) {
+		struct driver *d = &p->drivers[i];
+
+		if (d->asking || clock_ms() < d->ask_at_ms)
+			continue;
+		d->asking = true;
+		csi_call(d->csi, &(struct csi_request){.method = CSI_INFO, .done = on_info, .ctx = d});
+	}
+}
+
+int provision_new(struct manager *m, char *const *endpoints, struct provision **ret, struct err *e)
+{
+	size_t n = endpoints ? strv_len((char **)endpoints) : 0;
+	struct provision *p = xcalloc(1, sizeof(*p));
+
+	p->m = m;
+	p->drivers = xcalloc(n + 1, sizeof(*p->drivers));
+	for (size_t i = 0; i < n; i++) {
+		int r = csi_new(m->loop, endpoints[i], &p->drivers[i].csi, e);
+
+		if (r < 0) {
+			provision_free(p);
+			return err_wrap(e, "--csi-endpoint=%s", endpoints[i]);
+		}
+		p->drivers[p->n++].p = p;
+	}
+	if (n) {
+		p->timer = timer_new(m->loop, on_timer, p);
+		timer_start(p->timer, 0, 500);
+	}
+	*ret = p;
+	return 0;
+}
+
+struct provision *provision_free(struct provision *p)
+{
+	if (!p)
+		return NULL;
+	for (size_t i = 0; i < p->n; i++) {
+		csi_free(p->drivers[i].csi);
+		free(p->drivers[i].name);
+	}
+	timer_free(p->timer);
+	free(p->drivers);
+	free(p);
+	return NULL;
+}
+
+/* ---- jobs ---- */
+
+static void finish(struct job *j, bool ok)
+{
+	j->done(j->ctx, ok);
+	json_decref(j->obj);
+	json_decref(j->body);
+	free(j);
+}
+
+static void failed(struct job *j, const char *reason, const char *text)
+{
+	kube_event(j->m->kube, j->obj, "Warning", reason, "%.*s", TEXT_MAX, text);
+	log_warn("%s/%s: %s: %s", obj_ns(j->obj), obj_name(j->obj), reason, text);
+	finish(j, false);
+}
+
+static void call_driver(struct job *j, const char *driver, struct csi_request *r, const char *reason)
+{
+	struct driver *d = find(j->m->provision, driver);
+
+	if (!d) { /* it was there when the plan was made */
+		failed(j, reason, "the CSI driver is not known any more");
+		return;
+	}
+	r->ctx = j;
+	csi_call(d->csi, r);
+}
+
+static json_t *amount_new(const json_t *asked, int64_t bytes)
+{
+	int64_t milli;
+
+	/* As it was written when it is the same. */
+	if (asked && model_quantity_json(asked, &milli) == 0 && (milli / 1000 == bytes || !bytes))
+		return json_deep_copy(asked);
+	return json_sprintf("%lld", (long long)bytes);
+}
+
+/* ---- create ---- */
+
+static void on_volume_made(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+
+	if (status != 201 && status != 409) { /* 409: an earlier leader has written it */
+		failed(j, "ProvisioningFailed",
+		       body ? js_str_or(body, "message", "the API refused the volume")
+			    : "no answer of the API");
+		return;
+	}
+	if (status == 201) {
+		kube_cache_apply(j->m->caches[K_VOLUME], body);
+		kube_event(j->m->kube, j->obj, "Normal", "ProvisioningSucceeded",
+			   "Successfully provisioned volume %s", obj_name(body));
+	}
+	finish(j, true);
+}
+
+static json_t *volume_new(const struct job *j, const struct csi_result *r)
+{
+	const json_t *sc = json_object_get(j->body, "class"), *claim = j->obj;
+	const char *driver = js_str_or(sc, "provisioner", "");
+	json_t *csi = json_pack("{s:s, s:s}", "driver", driver, "volumeHandle", r->volume_id);
+	json_t *spec = json_pack(
+		"{s:{s:o}, s:O, s:{s:s, s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:o}", "capacity", "storage",
+		amount_new(json_object_get(js_get(claim, "spec.resources.requests"), "storage"), r->bytes),
+		"accessModes", js_get(claim, "spec.accessModes"), "claimRef", "apiVersion", "v1", "kind",
+		"PersistentVolumeClaim", "namespace", obj_ns(claim), "name", obj_name(claim), "uid",
+		obj_uid(claim), "persistentVolumeReclaimPolicy", js_str_or(sc, "reclaimPolicy", "Delete"),
+		"storageClassName", obj_name(sc), "volumeMode", "Filesystem", "csi", csi);
+
+	if (json_object_size(r->context))
+		json_object_set_new(csi, "volumeAttributes", json_deep_copy(r->context));
+	if (json_array_size(json_object_get(sc, "mountOptions")))
+		json_object_set(spec, "mountOptions", json_object_get(sc, "mountOptions"));
+	return json_pack("{s:s, s:s, s:{s:o, s:{s:s}}, s:o}", "apiVersion", "v1", "kind", "PersistentVolume",
+			 "metadata", "name", json_sprintf("pvc-%s", obj_uid(claim)), "annotations",
+			 "pv.kubernetes.io/provisioned-by", driver, "spec", spec);
+}
+
+static void on_created(void *ctx, const struct csi_result *r)
+{
+	struct job *j = ctx;
+	_cleanup_json_ json_t *pv = NULL;
+
+	if (r->code != RPC_OK) {
+		failed(j, "ProvisioningFailed", r->text);
+		return;
+	}
+	pv = volume_new(j, r);
+	if (pv)
+		kube_create(j->m->kube, &control_kinds[K_VOLUME], NULL, pv, on_volume_made, j);
+	else
+		failed(j, "ProvisioningFailed", "the driver's answer is no text");
+}
+
+static void create(struct job *j)
+{
+	const json_t *sc = json_object_get(j->body, "class");
+	_cleanup_free_ char *name = xasprintf("pvc-%s", obj_uid(j->obj));
+	struct csi_request r = {.method = CSI_CREATE_VOLUME,
+				.name = name,
+				.bytes = storage_amount(j->obj, "spec.resources.requests"),
+				.parameters = json_object_get(sc, "parameters"),
+				.access_modes = js_get(j->obj, "spec.accessModes"),
+				.mount_options = json_object_get(sc, "mountOptions"),
+				.timeout_ms = CREATE_MS,
+				.done = on_created};
+
+	call_driver(j, js_str(sc, "provisioner"), &r, "ProvisioningFailed");
+}
+
+/* ---- delete ---- */
+
+static void on_volume_gone(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+
+	if (status == 200 || status == 404)
+		world_bury(j->m->world, K_VOLUME, j->obj);
+	finish(j, status == 200 || status == 202 || status == 404 || status == 409);
+}
+
+static void on_unprotected(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+
+	if (status == 200)
+		kube_delete(j->m->kube, &control_kinds[K_VOLUME], NULL, obj_name(j->obj), obj_uid(j->obj), -1,
+			    on_volume_gone, j);
+	else
+		finish(j, status == 404);
+}
+
+static void on_removed(void *ctx, const struct csi_result *r)
+{
+	struct job *j = ctx;
+	_cleanup_json_ json_t *left = json_array(), *patch = NULL;
+	json_t *f;
+	size_t i;
+
+	if (r->code != RPC_OK) {
+		patch = json_pack("{s:{s:s, s:s, s:s}}", "status", "phase", "Failed", "message", r->text,
+				  "reason", "VolumeFailedDelete");
+		kube_patch(j->m->kube, &control_kinds[K_VOLUME], NULL, obj_name(j->obj), "status",
+			   KUBE_PATCH_MERGE, patch, NULL, NULL);
+		failed(j, "VolumeFailedDelete", r->text);
+		return;
+	}
+	json_array_foreach (js_get(j->obj, "metadata.finalizers"), i, f)
+		if (!streq(json_string_value(f), VOLUME_FINALIZER))
+			json_array_append(left, f);
+	patch = json_pack("{s:{s:s, s:O}}", "metadata", "uid", obj_uid(j->obj), "finalizers", left);
+	kube_patch(j->m->kube, &control_kinds[K_VOLUME], NULL, obj_name(j->obj), NULL, KUBE_PATCH_MERGE,
+		   patch, on_unprotected, j);
+}
+
+/* Data goes only when the API itself says that nobody claims the volume. */
+static void on_claim_read(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+	bool same = status == 200 && streq(obj_uid(body), js_str(j->obj, "spec.claimRef.uid"));
+	bool elsewhere = same && *js_str_or(body, "spec.volumeName", "") &&
+			 !streq(js_str(body, "spec.volumeName"), obj_name(j->obj));
+	struct csi_request r = {.method = CSI_DELETE_VOLUME,
+				.volume_id = js_str_or(j->obj, "spec.csi.volumeHandle", ""),
+				.timeout_ms = DELETE_MS,
+				.done = on_removed};
+
+	if (status == 404 || (status == 200 && (!same || elsewhere)))
+		call_driver(j, js_str(j->obj, "spec.csi.driver"), &r, "VolumeFailedDelete");
+	else
+		finish(j, false); /* it is there, or nobody can tell: look again */
+}
+
+/* ---- expand ---- */
+
+static void on_capacity(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+
+	if (status == 200)
+		kube_cache_apply(j->m->caches[K_VOLUME], body);
+	finish(j, status == 200);
+}
+
+static void on_expanded(void *ctx, const struct csi_result *r)
+{
+	struct job *j = ctx;
+	const json_t *pv = json_object_get(j->body, "volume");
+	_cleanup_json_ json_t *patch = NULL;
+
+	if (r->code != RPC_OK) {
+		failed(j, "VolumeResizeFailed", r->text);
+		return;
+	}
+	patch = json_pack(
+		"{s:{s:s}, s:{s:{s:o}}}", "metadata", "uid", obj_uid(pv), "spec", "capacity", "storage",
+		amount_new(json_object_get(js_get(j->obj, "spec.resources.requests"), "storage"), r->bytes));
+	kube_event(j->m->kube, j->obj, "Normal", "VolumeResizeSuccessful", "Resize volume %s succeeded",
+		   obj_name(pv));
+	kube_patch(j->m->kube, &control_kinds[K_VOLUME], NULL, obj_name(pv), NULL, KUBE_PATCH_MERGE, patch,
+		   on_capacity, j);
+}
+
+static void expand(struct job *j)
+{
+	const json_t *pv = json_object_get(j->body, "volume");
+	struct csi_request r = {.method = CSI_EXPAND_VOLUME,
+				.volume_id = js_str_or(pv, "spec.csi.volumeHandle", ""),
+				.bytes = storage_amount(j->obj, "spec.resources.requests"),
+				.timeout_ms = CREATE_MS,
+				.done = on_expanded};
+
+	call_driver(j, js_str(pv, "spec.csi.driver"), &r, "VolumeResizeFailed");
+}
+
+void provision_carry_out(struct manager *m, const struct action *a, provision_done_fn done, void *ctx)
+{
+	struct job *j = xcalloc(1, sizeof(*j));
+
+	*j = (struct job){.m = m,
+			  .type = a->type,
+			  .obj = json_incref(a->obj),
+			  .body = json_incref(a->body),
+			  .done = done,
+			  .ctx = ctx};
+	if (a->type == ACTION_CSI_CREATE)
+		create(j);
+	else if (a->type == ACTION_CSI_EXPAND)
+		expand(j);
+	else
+		kube_get(m->kube, &control_kinds[K_CLAIM], js_str_or(j->obj, "spec.claimRef.namespace", ""),
+			 js_str_or(j->obj, "spec.claimRef.name", ""), on_claim_read, j);
+}
