@@ -5,8 +5,11 @@
  * vfs_intent_next / vfs_intent_done until the intent is gone. Every step is idempotent.
  *
  * Who owns what: a folder's group holds its entries (E), its own inode (I, number 0) and the inodes of the files born in it. A file moved
- * elsewhere keeps its inode where it was born. Permission checks are the client's kernel's (mount option default_permissions); vfs keeps
- * the rules that need the truth: existence, emptiness, link counts, exclusive creation, sticky renames over others, quotas, lock conflicts. */
+ * elsewhere keeps its inode where it was born. Permission checks (the sticky bit too) are the client's kernel's (mount option
+ * default_permissions); vfs keeps the rules that need the truth: existence, emptiness, link counts, exclusive creation, lock conflicts.
+ *
+ * -EAGAIN in a result (VFS_LOCK excepted, where it is the answer) means that a name or an inode is in the middle of an operation over two groups:
+ * the client tries again with the same id after a moment. It is not kept under D. Nobody waits while holding a name, so there is no deadlock. */
 #pragma once
 
 #include "core/repl/replica.h"
@@ -30,30 +33,35 @@ enum vfs_op_type {
 	VFS_RENAME, /* ino, name -> ino2, name2; flags VFS_NOREPLACE, VFS_EXCHANGE (within one folder's group; else -EINVAL) */
 	VFS_LINK, /* target -> ino, name */
 	VFS_READDIR, /* ino, cookie name in `name` (start behind it) -> data: entries with attributes; more = flag VFS_MORE */
-	VFS_READ,  /* ino, off, len -> payload, crcs */
+	VFS_READ, /* ino, off, len -> payload of whole blocks from crc_off on, crcs, attr; flags VFS_FOREIGN: not bounded by the size, no attr */
 	VFS_WRITE, /* ino, off (or flags VFS_APPEND), payload, gen -> attr; flags VFS_FOREIGN: only data, the inode is elsewhere */
-	VFS_EXTEND,	 /* ino, size, time: after a foreign write */
-	VFS_TRIM,	 /* ino, off, gen: foreign slice of a truncate (step of an intent) */
-	VFS_FALLOCATE,	 /* ino, off, len, flags (FALLOC_FL_KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE) */
-	VFS_FSYNC,	 /* ino: no record; the shell's repl_sync */
-	VFS_GETXATTR,	 /* ino, name -> data */
-	VFS_LISTXATTR,	 /* ino -> data: names, each zero-terminated */
-	VFS_SETXATTR,	 /* ino, name, data, flags XATTR_CREATE / XATTR_REPLACE */
+	VFS_EXTEND, /* ino, off, len: after a foreign write the size is at least off + len; flags VFS_APPEND: before it, off is
+			  * the size of now, attr.size - len of the answer */
+	VFS_TRIM, /* ino, off, gen, len = the group: foreign slice of a truncate, or with flags VFS_DROP of a removal (step of an intent) */
+	VFS_FALLOCATE, /* ino, off, len, set = mode (FALLOC_FL_KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE); flags VFS_FOREIGN: the part in a foreign slice */
+	VFS_FSYNC,     /* ino: no record; the shell's repl_sync */
+	VFS_GETXATTR,  /* ino, name -> data */
+	VFS_LISTXATTR, /* ino -> data: names, each zero-terminated */
+	VFS_SETXATTR,  /* ino, name, data, flags XATTR_CREATE / XATTR_REPLACE */
 	VFS_REMOVEXATTR, /* ino, name */
 	VFS_LOCK,	 /* ino, lock; -EAGAIN and the conflicting lock when held; F_UNLCK releases */
 	VFS_GETLOCK,	 /* ino, lock */
-	VFS_UNLOCK_ALL, /* client (all its locks in this group: its session ended); owner != 0: of this owner on ino */
-	VFS_STATFS,
-	VFS_SEEK,  /* ino, off, flags SEEK_DATA/SEEK_HOLE -> attr.size = offset */
-	VFS_REAP,  /* ino: an unlinked file that nobody has open any more */
-	VFS_WHERE, /* ino -> data: stripes here with versions (kuayu volume where) */
+	VFS_UNLOCK_ALL, /* client (all its locks in this group: its session ended); lock.owner != 0: of this owner on ino, of lock.flock's
+			 * kind. VFS_MORE: there are more, again. id.number may be 0 (the brick does it) */
+	VFS_STATFS,	/* -> attr.size = bytes in all, attr.blocks = bytes free, attr.version = files free */
+	VFS_SEEK,	/* ino, off, set = SEEK_DATA or SEEK_HOLE -> attr.size = offset */
+	VFS_REAP, /* ino: an unlinked file that nobody has open any more; more of them in data (24 bytes each: folder, number little endian). Those that
+		   * are not ripe are left. VFS_MORE: again. -EAGAIN: not yet. id.number 0 */
+	VFS_WHERE, /* ino, off = first stripe -> data: {stripe4, seq8} little endian of the stripes here (kuayu volume where); VFS_MORE */
+	VFS_SWEEP, /* name = key to go on behind (binary, "" = start): drops answers kept under D for longer than VFS_ANSWER_MS -> data = next key; VFS_MORE */
 	/* Steps of intents, between primaries only: */
 	VFS_STEP_MAKE_FOLDER = 64,
 	VFS_STEP_KILL_FOLDER,
 	VFS_STEP_LINK_COUNT,
 	VFS_STEP_PREPARE,
 	VFS_STEP_FINISH,
-	VFS_STEP_ASK
+	VFS_STEP_TOUCH, /* ctime of a renamed inode; a folder's parent */
+	VFS_STEP_ASK	/* is this intent alive? intent true = yes: the shell drives it on */
 };
 
 #define VFS_EXCL      1u
@@ -62,6 +70,16 @@ enum vfs_op_type {
 #define VFS_APPEND    8u
 #define VFS_FOREIGN   16u
 #define VFS_MORE      32u
+#define VFS_NO_ATTR \
+	64u /* result: attr has only ino and the type bits of mode: the inode lives in another group */
+#define VFS_EXISTED 128u /* result of CREATE without VFS_EXCL: it was there */
+#define VFS_DROP    256u
+
+#define VFS_INTENTS_MAX 1024	   /* at once, a group; -EAGAIN beyond */
+#define VFS_LOCKS_MAX	1024	   /* ranges of one owner on one inode; -ENOLCK beyond */
+#define VFS_XATTRS_MAX	256	   /* names of one inode; -ENOSPC beyond */
+#define VFS_ANSWER_MS	3600000	   /* a client's newest answer is kept at least so long */
+#define VFS_READDIR_MAX (1u << 20) /* bytes of an answer; op.len chooses less, 0 = 64 KiB */
 
 struct vfs_attr {
 	struct vol_ino ino;
@@ -70,7 +88,8 @@ struct vfs_attr {
 	uint32_t mode, nlink, uid, gid, rdev;
 	uint32_t gen;	  /* truncate generation */
 	uint64_t version; /* seq of the last change of data or attributes */
-	uint8_t home;	  /* home hint for folders made in here; 0 = none */
+	uint8_t home;	  /* home hint for folders made in here; 0 = none (xattr user.kuayu.home) */
+	struct vol_id up; /* of a folder: the folder it lies in (the root: itself) */
 };
 enum {
 	VFS_SET_MODE = 1,
@@ -126,10 +145,11 @@ struct vfs_result {
 	struct vfs_lock lock;
 	struct buf data;	 /* READDIR, READLINK, xattrs */
 	struct payload *payload; /* READ */
-	uint32_t crc_off;	 /* READ: of the first block */
+	uint64_t crc_off;	 /* READ: file offset of the payload: a multiple of VOL_BLOCK */
 	uint32_t *crcs, n_crcs;	 /* READ; heap */
 	bool intent;		 /* the answer comes when intent_id is done */
-	uint8_t intent_id[16];
+	uint8_t intent_id
+		[16]; /* with -EAGAIN: who holds the name (0 = unknown): an intent of group vfs_intent_group() */
 };
 void vfs_result_done(struct vfs_result *r);
 
@@ -164,8 +184,12 @@ int vfs_intent_done(struct vfs *v, const uint8_t id[16], const struct vfs_result
 		    struct record *rec, struct vfs_result *res, bool *ret_finished);
 /* Intents of the group, for a new primary: the first with id > after (NULL = first). -ENOENT at the end. */
 int vfs_intent_iter(struct vfs *v, const uint8_t *after, uint8_t ret[16]);
-/* Unlinked files still kept (O keys), likewise. */
-int vfs_orphan_iter(struct vfs *v, const struct vol_ino *after, struct vol_ino *ret);
+/* The group that drives it (STEP_ASK goes there with the id in target.folder). */
+uint32_t vfs_intent_group(const uint8_t id[16]);
+/* Unlinked files and folders still kept (O keys), likewise; *ret_since_ns: when the last name went. */
+int vfs_orphan_iter(struct vfs *v, const struct vol_ino *after, struct vol_ino *ret, int64_t *ret_since_ns);
+/* The inode's attributes without an operation. -ENOENT. */
+int vfs_stat(struct vfs *v, const struct vol_ino *ino, struct vfs_attr *ret);
 
 /* ---- wire form of operations and results (docs/protocol/volume.md) ---- */
 int vfs_op_encode(const struct vfs_op *op, struct buf *b);

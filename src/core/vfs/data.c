@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File data. A write is one effect WRITE and the inode's new size, times and version in the same record. In a volume striped over several
+ * groups data of other groups' stripes goes there with VFS_FOREIGN and its truncate generation, and the owner hears of the size by VFS_EXTEND.
+ *
+ * st_blocks is exact while a file has no holes and while those it has are written over; a cut or a punch in a sparse file makes it an upper bound. */
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include "core/vfs/internal.h"
+
+static uint64_t blocks_of(uint64_t size)
+{
+	return (size + VOL_BLOCK - 1) / VOL_BLOCK * (VOL_BLOCK / 512);
+}
+
+static bool striped(const struct tx *t)
+{
+	return t->v->map->stripe > 1;
+}
+
+static int regular_get(struct tx *t, struct inode *in)
+{
+	int r = inode_get(t, &t->op->ino, in);
+
+	if (r < 0)
+		return r;
+	if (S_ISDIR(in->a.mode))
+		return -EISDIR;
+	return S_ISREG(in->a.mode) ? 0 : -EINVAL;
+}
+
+/* Blocks of [off, off + len) that hold data here. */
+static int data_blocks(struct tx *t, uint64_t off, uint64_t len, uint64_t *ret)
+{
+	uint32_t crcs[RECORD_PAYLOAD_MAX / VOL_BLOCK + 2];
+	uint64_t first = off / VOL_BLOCK, last = (off + len - 1) / VOL_BLOCK;
+	int r;
+
+	*ret = 0;
+	ensure(len > 0 && len <= RECORD_PAYLOAD_MAX);
+	r = hard(t, replica_crcs(t->v->replica, &t->op->ino, off, (uint32_t)len, crcs));
+	for (uint64_t i = 0; r == 0 && i <= last - first; i++)
+		*ret += crcs[i] != BLOCK_CRC_HOLE;
+	return r;
+}
+
+/* Size and st_blocks after [off, off + len) was written. */
+static int grow(struct tx *t, struct inode *in, uint64_t off, uint64_t len)
+{
+	uint64_t size = in->a.size, end = off + len, have, touched;
+	int r;
+
+	if (off > size && off / VOL_BLOCK > (size + VOL_BLOCK - 1) / VOL_BLOCK)
+		in->flags |= INODE_SPARSE;
+	in->a.size = MAX(size, end);
+	if (!(in->flags & INODE_SPARSE) || striped(t)) {
+		in->a.blocks = blocks_of(in->a.size);
+		return 0;
+	}
+	r = data_blocks(t, off, len, &have);
+	if (r < 0)
+		return r;
+	touched = (end - 1) / VOL_BLOCK - off / VOL_BLOCK + 1;
+	in->a.blocks = MIN(in->a.blocks + (touched - have) * (VOL_BLOCK / 512), blocks_of(in->a.size));
+	return 0;
+}
+
+static int check_range(uint64_t off, uint64_t len)
+{
+	return off > VFS_SIZE_MAX || len > VFS_SIZE_MAX - off ? -EFBIG : 0;
+}
+
+static int no_room(const struct tx *t, uint64_t len)
+{
+	const struct vfs *v = t->v;
+
+	return v->bytes_free < v->reserve || v->bytes_free - v->reserve < len ? -ENOSPC : 0;
+}
+
+/* A write by a user takes the set-id bits, as the kernel does it for a local file. */
+static void written(struct tx *t, struct inode *in)
+{
+	touch(t, in, true);
+	if (t->op->uid != 0 && (in->a.mode & (S_ISUID | S_ISGID))) {
+		in->a.mode &= ~(uint32_t)S_ISUID;
+		if (in->a.mode & S_IXGRP)
+			in->a.mode &= ~(uint32_t)S_ISGID;
+	}
+}
+
+static int foreign_gen(struct tx *t)
+{
+	uint32_t gen;
+	int r = slice_get(t, &t->op->ino, &gen);
+
+	if (r < 0)
+		return r;
+	if (t->op->gen < gen)
+		return -ESTALE;		       /* truncated meanwhile: the client reads the inode again */
+	return t->op->gen > gen ? -EAGAIN : 0; /* the truncate is on its way to us */
+}
+
+static int write_foreign(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	int r = foreign_gen(t);
+
+	if (r == 0)
+		r = no_room(t, op->payload->len);
+	return r < 0 ? r : hard(t, record_write(t->rec, &op->ino, op->gen, op->off, op->payload));
+}
+
+int do_write(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint64_t len = op->payload ? op->payload->len : 0, off = op->off;
+	struct inode in;
+	int r;
+
+	if (len > RECORD_PAYLOAD_MAX)
+		return -EINVAL;
+	if (op->flags & VFS_FOREIGN) {
+		r = check_range(off, len);
+		return r < 0 || len == 0 ? r : write_foreign(t);
+	}
+	r = regular_get(t, &in);
+	if (r < 0)
+		return r;
+	if (op->flags & VFS_APPEND)
+		off = in.a.size;
+	r = check_range(off, len);
+	if (r == 0)
+		r = no_room(t, len);
+	if (r == 0 && off + len > in.a.size && (in.flags & INODE_TRIMMING))
+		r = -EAGAIN;
+	t->res->attr = in.a;
+	if (r < 0 || len == 0)
+		return r;
+	r = grow(t, &in, off, len);
+	if (r < 0)
+		return r;
+	written(t, &in);
+	r = inode_put(t, &in);
+	if (r == 0)
+		r = hard(t, record_write(t->rec, &op->ino, in.a.gen, off, op->payload));
+	t->res->attr = in.a;
+	return r;
+}
+
+int do_extend(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	struct inode in;
+	uint64_t off = op->off;
+	int r;
+
+	r = regular_get(t, &in);
+	if (r < 0)
+		return r;
+	if (op->gen != in.a.gen && !(op->flags & VFS_APPEND))
+		return -ESTALE; /* what was written is cut already */
+	if (op->flags & VFS_APPEND)
+		off = in.a.size;
+	r = check_range(off, op->len);
+	if (r == 0 && off + op->len > in.a.size && (in.flags & INODE_TRIMMING))
+		r = -EAGAIN;
+	if (r < 0)
+		return r;
+	if (op->len) {
+		in.a.size = MAX(in.a.size, off + op->len);
+		in.a.blocks = blocks_of(in.a.size);
+		written(t, &in);
+		r = inode_put(t, &in);
+	}
+	t->res->attr = in.a;
+	return r;
+}
+
+/* A step: the part of a file in this group is cut at off, or dropped; older writes are refused from now on. */
+int do_trim(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint8_t k[KEY_INO];
+	uint32_t gen;
+	int r;
+
+	r = slice_get(t, &op->ino, &gen);
+	if (r < 0)
+		return r;
+	if (op->flags & VFS_DROP) {
+		r = del_key(t, k, key_ino(k, 'I', &op->ino));
+		return r < 0 ? r : hard(t, record_drop(t->rec, &op->ino));
+	}
+	if (op->gen <= gen)
+		return 0;
+	r = slice_put(t, &op->ino, op->gen);
+	return r < 0 ? r : hard(t, record_trim(t->rec, &op->ino, op->gen, op->off));
+}
+
+/* Holes in [off, off + len): less blocks, as far as counting them is cheap. */
+static int punched(struct tx *t, struct inode *in, uint64_t off, uint64_t len)
+{
+	uint64_t first = (off + VOL_BLOCK - 1) / VOL_BLOCK, last, end, have;
+	int r;
+
+	if (off >= in->a.size || len == 0)
+		return 0;
+	end = MIN(off + len, in->a.size);
+	last = end == in->a.size ? (end + VOL_BLOCK - 1) / VOL_BLOCK : end / VOL_BLOCK;
+	if (last <= first)
+		return 0;
+	if (!(in->flags & INODE_SPARSE) && !striped(t)) {
+		in->a.blocks -= MIN(in->a.blocks, (last - first) * (VOL_BLOCK / 512));
+	} else if ((last - first) * VOL_BLOCK <= RECORD_PAYLOAD_MAX && !striped(t)) {
+		r = data_blocks(t, first * VOL_BLOCK, (last - first) * VOL_BLOCK, &have);
+		if (r < 0)
+			return r;
+		in->a.blocks -= MIN(in->a.blocks, have * (VOL_BLOCK / 512));
+	}
+	in->flags |= INODE_SPARSE;
+	return 0;
+}
+
+int do_fallocate(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint32_t mode = op->set;
+	bool zeros = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+	struct inode in;
+	int r;
+
+	if (mode & ~(uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		return -EOPNOTSUPP;
+	if ((mode & FALLOC_FL_PUNCH_HOLE) && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+		return -EOPNOTSUPP;
+	if (op->len == 0)
+		return -EINVAL;
+	r = check_range(op->off, op->len);
+	if (r < 0)
+		return r;
+	if (op->flags & VFS_FOREIGN) {
+		r = foreign_gen(t);
+		return r < 0 || !zeros ? r : hard(t, record_punch(t->rec, &op->ino, op->off, op->len));
+	}
+	r = regular_get(t, &in);
+	if (r == 0 && !(mode & FALLOC_FL_PUNCH_HOLE))
+		r = no_room(t, op->off + op->len > in.a.size ? op->off + op->len - in.a.size : 0);
+	if (r == 0 && (in.flags & INODE_TRIMMING))
+		r = -EAGAIN;
+	if (r < 0)
+		return r;
+	if (zeros) {
+		r = punched(t, &in, op->off, op->len);
+		if (r < 0)
+			return r;
+	}
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && op->off + op->len > in.a.size) {
+		if (blocks_of(op->off + op->len) != blocks_of(in.a.size))
+			in.flags |= INODE_SPARSE;
+		in.a.size = op->off + op->len;
+	}
+	written(t, &in);
+	r = inode_put(t, &in);
+	if (r == 0 && zeros)
+		r = hard(t, record_punch(t->rec, &op->ino, op->off, op->len));
+	t->res->attr = in.a;
+	return r;
+}
+
+/* Whole blocks, so that the reader can check them end to end; *res->payload ends with the block that holds the last byte. */
+int do_read(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	struct vfs_result *res = t->res;
+	uint64_t len = op->len, start, end, bad = 0;
+	struct inode in;
+	int r;
+
+	if (!(op->flags & VFS_FOREIGN)) {
+		r = regular_get(t, &in);
+		if (r < 0)
+			return r;
+		res->attr = in.a;
+		if (op->off >= in.a.size)
+			return 0;
+		len = MIN(len, in.a.size - op->off);
+	} else if (op->off > VFS_SIZE_MAX) {
+		return -EINVAL;
+	}
+	start = op->off / VOL_BLOCK * VOL_BLOCK;
+	end = (op->off + MIN(len, RECORD_PAYLOAD_MAX) + VOL_BLOCK - 1) / VOL_BLOCK * VOL_BLOCK;
+	if (len == 0)
+		return 0;
+	if (end - start > RECORD_PAYLOAD_MAX)
+		end = start + RECORD_PAYLOAD_MAX;
+	res->payload = payload_new((uint32_t)(end - start));
+	res->n_crcs = (uint32_t)((end - start) / VOL_BLOCK);
+	res->crcs = malloc(res->n_crcs * sizeof(uint32_t));
+	if (!res->payload || !res->crcs)
+		return hard(t, -ENOMEM);
+	res->crc_off = start;
+	r = replica_crcs(t->v->replica, &op->ino, start, (uint32_t)(end - start), res->crcs);
+	if (r == 0)
+		r = replica_read(t->v->replica, &op->ino, start, res->payload->data, (uint32_t)(end - start),
+				 &bad);
+	if (r < 0) {
+		res->payload = payload_unref(res->payload);
+		res->n_crcs = 0;
+		res->crc_off = bad;
+	}
+	return r;
+}
+
+int do_seek(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	bool hole = op->set == SEEK_HOLE;
+	uint64_t at = op->off;
+	struct inode in;
+	int r;
+
+	if (op->set != SEEK_HOLE && op->set != SEEK_DATA)
+		return -EINVAL;
+	r = regular_get(t, &in);
+	if (r < 0)
+		return r;
+	if (op->off >= in.a.size)
+		return -ENXIO;
+	if (striped(t) ||
+	    !(in.flags &
+	      INODE_SPARSE)) { /* all of it counts as data: allowed, and true when there are no holes */
+		at = hole ? in.a.size : op->off;
+	} else {
+		r = replica_seek_data(t->v->replica, &op->ino, op->off, hole, &at);
+		if (r == -ENXIO && hole) {
+			r = 0;
+			at = in.a.size;
+		}
+		if (r < 0)
+			return r == -ENXIO ? r : hard(t, r);
+		if (at >= in.a.size) {
+			if (!hole)
+				return -ENXIO;
+			at = in.a.size;
+		}
+	}
+	t->res->attr = in.a;
+	t->res->attr.size = at;
+	return 0;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Extended attributes, one key each; the inode counts them, so that one without any costs no search. user.kuayu.home of a folder names a domain:
+ * folders made in it from then on have their primary there. */
+#include <sys/xattr.h>
+
+#include "core/vfs/internal.h"
+
+#define HOME_NAME "user.kuayu.home"
+
+static bool starts(const char *name, size_t len, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return len > n && memcmp(name, prefix, n) == 0;
+}
+
+static int xattr_name(const struct vfs_op *op)
+{
+	if (op->name_len > VFS_NAME_MAX)
+		return -ERANGE;
+	if (op->name_len == 0 || memchr(op->name, 0, op->name_len))
+		return -EINVAL;
+	if (!starts(op->name, op->name_len, "user.") && !starts(op->name, op->name_len, "trusted.") &&
+	    !starts(op->name, op->name_len, "security."))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+int do_getxattr(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint8_t k[KEY_MAX];
+	const void *value;
+	struct inode in;
+	size_t len;
+	int r;
+
+	r = inode_get(t, &op->ino, &in);
+	if (r == 0)
+		r = xattr_name(op);
+	if (r < 0)
+		return r;
+	if (in.xattrs == 0)
+		return -ENODATA;
+	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
+	if (r < 0)
+		return r == -ENOENT ? -ENODATA : r;
+	return hard(t, buf_add(&t->res->data, value, len));
+}
+
+int do_listxattr(struct tx *t)
+{
+	uint8_t prefix[KEY_INO], from[KEY_MAX];
+	size_t n = KEY_INO;
+	struct inode in;
+	int r;
+
+	r = inode_get(t, &t->op->ino, &in);
+	if (r < 0 || in.xattrs == 0)
+		return r;
+	key_ino(prefix, 'X', &t->op->ino);
+	memcpy(from, prefix, n);
+	for (;;) { /* bounded by VFS_XATTRS_MAX */
+		const void *key, *value;
+		size_t key_len, len;
+
+		r = kv_seek(t, prefix, KEY_INO, from, n, true, &key, &key_len, &value, &len);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+		if (key_len > sizeof(from))
+			return hard(t, -EIO);
+		memcpy(from, key, key_len);
+		n = key_len;
+		if (buf_add(&t->res->data, from + KEY_INO, n - KEY_INO) < 0 ||
+		    buf_add(&t->res->data, "", 1) < 0)
+			return hard(t, -ENOMEM);
+	}
+}
+
+/* The domain's number + 1; 0 for "" (no home). */
+static int home_of(struct tx *t, const char *name, size_t len, uint8_t *ret)
+{
+	const struct vol_map *m = t->v->map;
+
+	*ret = 0;
+	if (len == 0)
+		return 0;
+	for (uint32_t i = 0; i < m->n_domains; i++)
+		if (strlen(m->domains[i]) == len && memcmp(m->domains[i], name, len) == 0) {
+			*ret = (uint8_t)(i + 1);
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static bool is_home(const struct vfs_op *op, const struct inode *in)
+{
+	return S_ISDIR(in->a.mode) && op->name_len == strlen(HOME_NAME) &&
+	       memcmp(op->name, HOME_NAME, op->name_len) == 0;
+}
+
+int do_setxattr(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint8_t k[KEY_MAX];
+	const void *value;
+	struct inode in;
+	bool there;
+	size_t len;
+	int r;
+
+	r = inode_get(t, &op->ino, &in);
+	if (r == 0)
+		r = xattr_name(op);
+	if (r < 0)
+		return r;
+	if (op->data_len > VFS_XATTR_MAX)
+		return -E2BIG;
+	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	there = r == 0;
+	if (there && (op->flags & XATTR_CREATE))
+		return -EEXIST;
+	if (!there && (op->flags & XATTR_REPLACE))
+		return -ENODATA;
+	if (!there && in.xattrs >= VFS_XATTRS_MAX)
+		return -ENOSPC;
+	if (t->v->bytes_free < t->v->reserve)
+		return -ENOSPC;
+	if (is_home(op, &in)) {
+		r = home_of(t, op->data, op->data_len, &in.a.home);
+		if (r < 0)
+			return r;
+	}
+	in.xattrs = (uint16_t)(in.xattrs + !there);
+	touch(t, &in, false);
+	r = inode_put(t, &in);
+	if (r == 0)
+		r = put_key(t, k, key_xattr(k, &op->ino, op->name, op->name_len),
+			    op->data_len ? op->data : "", op->data_len);
+	t->res->attr = in.a;
+	return r;
+}
+
+int do_removexattr(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	uint8_t k[KEY_MAX];
+	const void *value;
+	struct inode in;
+	size_t len;
+	int r;
+
+	r = inode_get(t, &op->ino, &in);
+	if (r == 0)
+		r = xattr_name(op);
+	if (r < 0)
+		return r;
+	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
+	if (r < 0)
+		return r == -ENOENT ? -ENODATA : r;
+	if (is_home(op, &in))
+		in.a.home = 0;
+	in.xattrs = (uint16_t)(in.xattrs - (in.xattrs > 0));
+	touch(t, &in, false);
+	r = del_key(t, k, key_xattr(k, &op->ino, op->name, op->name_len));
+	if (r == 0)
+		r = inode_put(t, &in);
+	t->res->attr = in.a;
+	return r;
+}
