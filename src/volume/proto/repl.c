@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bodies of FRAME_REPL: the fixed part of 64 bytes; behind it, for an APPEND, the record's head and body. The record's payload is the frame's.
+/* Bodies of FRAME_REPL: the fixed part of 120 bytes; behind it, for an APPEND, the record's head and body. The record's payload is the frame's.
  *
  * record_decode checks the record's own sums (head and body, and the payload's); here are the bounds of the message and that
  * record and message are of the same group. */
 #include "volume/proto.h"
 #include "volume/proto/wire.h"
 
-#define REPL_FIXED 64
-#define REPL_SURE  1u
+#define REPL_FIXED  120
+#define REPL_SURE   1u
+#define REPL_HEARS  2u
+#define REPL_FAILED 4u
+#define REPL_LEASE  8u
+#define REPL_FLAGS  15u
 
 int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 {
@@ -18,7 +22,10 @@ int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 	p = wire_put(p, m->type, 1);
 	p = wire_put(p, m->from, 1);
 	p = wire_put(p, m->to, 1);
-	p = wire_put(p, m->sure ? REPL_SURE : 0, 1);
+	p = wire_put(p,
+		     (m->sure ? REPL_SURE : 0) | (m->hears ? REPL_HEARS : 0) | (m->failed ? REPL_FAILED : 0) |
+			     (m->lease ? REPL_LEASE : 0),
+		     1);
 	p = wire_put(p, m->group, 4);
 	p = wire_put(p, m->epoch, 8);
 	p = wire_put(p, m->pos.epoch, 8);
@@ -27,7 +34,15 @@ int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 	p = wire_put(p, m->stamp, 8);
 	p = wire_put(p, m->view.epoch, 8);
 	p = wire_put(p, m->view.primary, 1);
-	wire_put(p, m->view.isr, 1);
+	p = wire_put(p, m->view.isr, 1);
+	p += 6;
+	p = wire_put(p, m->view.fork, 8);
+	p = wire_put(p, m->echo, 8);
+	p = wire_put(p, m->life, 8);
+	p = wire_put(p, m->live.epoch, 8);
+	p = wire_put(p, m->live.seq, 8);
+	p = wire_put(p, m->cut.epoch, 8);
+	wire_put(p, m->cut.seq, 8);
 	if (m->type != REPL_MSG_APPEND)
 		return buf_add(b, fixed, REPL_FIXED);
 	ensure(m->record);
@@ -74,6 +89,9 @@ int proto_repl_decode(const void *data, size_t len, struct payload *payload, str
 	ret->to = wire_u8(&in);
 	flags = wire_u8(&in);
 	ret->sure = flags & REPL_SURE;
+	ret->hears = flags & REPL_HEARS;
+	ret->failed = flags & REPL_FAILED;
+	ret->lease = flags & REPL_LEASE;
 	ret->group = wire_u32(&in);
 	ret->epoch = wire_u64(&in);
 	ret->pos.epoch = wire_u64(&in);
@@ -84,7 +102,14 @@ int proto_repl_decode(const void *data, size_t len, struct payload *payload, str
 	ret->view.primary = wire_u8(&in);
 	ret->view.isr = wire_u8(&in);
 	zero = wire_take(&in, 6);
-	if (!zero || memcmp(zero, "\0\0\0\0\0", 6) != 0 || flags & ~REPL_SURE ||
+	ret->view.fork = wire_u64(&in);
+	ret->echo = wire_u64(&in);
+	ret->life = wire_u64(&in);
+	ret->live.epoch = wire_u64(&in);
+	ret->live.seq = wire_u64(&in);
+	ret->cut.epoch = wire_u64(&in);
+	ret->cut.seq = wire_u64(&in);
+	if (!zero || memcmp(zero, "\0\0\0\0\0", 6) != 0 || flags & ~REPL_FLAGS ||
 	    ret->type < REPL_MSG_APPEND || ret->type > REPL_MSG_VIEW || ret->from >= VOL_REPLICA_MAX ||
 	    ret->to >= VOL_REPLICA_MAX || ret->group >= VOL_GROUPS_MAX ||
 	    ret->view.primary >= VOL_REPLICA_MAX || ret->view.isr >> VOL_REPLICA_MAX)

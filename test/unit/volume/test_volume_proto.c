@@ -193,7 +193,7 @@ static void append(void **state)
 		assert_null(got);
 	}
 	assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &got), -EBADMSG);
-	for (size_t i = 64; i < b.len; i++) { /* the record: any flipped bit */
+	for (size_t i = 120; i < b.len; i++) { /* the record: any flipped bit */
 		b.data[i] ^= 0x10;
 		assert_int_equal(proto_repl_decode(b.data, b.len, r->payload, &m2, &got), -EBADMSG);
 		b.data[i] ^= 0x10;
@@ -233,14 +233,27 @@ static void messages(void **state)
 				     .pos = {2, 3},
 				     .commit = 4,
 				     .stamp = 5,
+				     .echo = 7,
+				     .life = 8,
+				     .live = {9, 10},
+				     .cut = {11, 12},
 				     .sure = t % 2,
-				     .view = {6, 1, 7}},
+				     .hears = t % 3 == 0,
+				     .failed = t % 5 == 0,
+				     .lease = t % 7 == 0,
+				     .view = {1, 1, 7, 6}},
 				m2;
+		_cleanup_buf_ struct buf b2 = {0};
 
 		assert_int_equal(proto_repl_encode(&m, &b), 0);
-		assert_int_equal(b.len, 64);
+		assert_int_equal(b.len, 120);
 		assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &rec), 0);
-		assert_memory_equal(&m, &m2, sizeof(m));
+		assert_true(m2.type == m.type && m2.view.fork == 6 && m2.live.seq == 10 &&
+			    m2.cut.epoch == 11 && m2.hears == m.hears && m2.failed == m.failed &&
+			    m2.lease == m.lease && m2.sure == m.sure && m2.echo == 7 && m2.life == 8);
+		assert_int_equal(proto_repl_encode(&m2, &b2), 0);
+		assert_int_equal(b2.len, b.len);
+		assert_memory_equal(b2.data, b.data, b.len);
 		for (size_t n = 0; n < b.len; n++)
 			assert_int_equal(proto_repl_decode(b.data, n, NULL, &m2, &rec), -EBADMSG);
 		b.data[63] = 1;

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* repl, in calm weather: three members in one process, messages in order, a store that answers at once. What happens under faults is for sim/. */
+#include "test.h"
+
+#include "core/repl/repl.h"
+
+#define N	3
+#define LOG_MAX 4096
+#define Q_MAX	8192
+
+struct member {
+	struct world *w;
+	uint8_t id;
+	bool up, sure;
+	struct repl *r;
+	struct record *log[LOG_MAX]; /* [seq] */
+	uint64_t len, committed, life;
+	struct repl_pos live;
+	bool cas_due, sync_due, pull_due;
+	uint64_t cas_expect, sync_seq;
+	struct repl_view cas_next;
+	uint64_t synced_cookie;
+	int synced_err;
+	bool no_fetch;
+	unsigned pulls, rollbacks;
+};
+
+struct world {
+	struct member m[N];
+	struct repl_view view;
+	struct repl_msg q[Q_MAX];
+	size_t head, tail;
+	uint64_t now;
+	bool cut[N]; /* link of a member */
+	bool etcd_away;
+};
+
+static void send_(void *ctx, const struct repl_msg *m)
+{
+	struct member *me = ctx;
+	struct world *w = me->w;
+
+	assert_true(w->tail - w->head < Q_MAX);
+	w->q[w->tail % Q_MAX] = *m;
+	record_ref(m->record);
+	w->tail++;
+}
+
+static int append_(void *ctx, struct record *rec, bool live)
+{
+	struct member *me = ctx;
+
+	assert_true(rec->seq < LOG_MAX);
+	assert_true(live || rec->seq == me->len + 1);
+	record_unref(me->log[rec->seq]);
+	me->log[rec->seq] = record_ref(rec);
+	if (live)
+		me->live = (struct repl_pos){rec->epoch, rec->seq};
+	else
+		me->len = rec->seq;
+	return 0;
+}
+
+static void committed_(void *ctx, uint64_t seq)
+{
+	struct member *me = ctx;
+
+	assert_true(seq >= me->committed);
+	me->committed = seq;
+}
+
+static void rollback_(void *ctx, struct repl_pos pos, struct repl_pos *ret)
+{
+	struct member *me = ctx;
+
+	me->rollbacks++;
+	assert_true(pos.seq >= me->committed);
+	for (; me->len > pos.seq; me->len--)
+		me->log[me->len] = record_unref(me->log[me->len]);
+	*ret = (struct repl_pos){me->len ? me->log[me->len]->epoch : 0, me->len};
+}
+
+static void sync_(void *ctx, uint64_t seq)
+{
+	struct member *me = ctx;
+
+	me->sync_due = true;
+	me->sync_seq = seq;
+}
+
+static void synced_(void *ctx, uint64_t cookie, int err)
+{
+	struct member *me = ctx;
+
+	me->synced_cookie = cookie;
+	me->synced_err = err;
+}
+
+static void propose_(void *ctx, uint64_t expect, const struct repl_view *next)
+{
+	struct member *me = ctx;
+
+	assert_false(me->cas_due);
+	me->cas_due = true;
+	me->cas_expect = expect;
+	me->cas_next = *next;
+}
+
+static void pull_(void *ctx, uint64_t since, uint8_t sources)
+{
+	struct member *me = ctx;
+
+	me->pulls++;
+	me->pull_due = true;
+	assert_true(sources != 0 && since <= me->len);
+}
+
+static void changed_(void *ctx, enum repl_role role, const struct repl_view *view)
+{
+}
+
+static struct record *fetch_(void *ctx, uint64_t seq)
+{
+	struct member *me = ctx;
+
+	return me->no_fetch ? NULL : record_ref(me->log[seq]);
+}
+
+static void sure_(void *ctx, bool sure)
+{
+	((struct member *)ctx)->sure = sure;
+}
+
+static const struct repl_io io = {send_,    append_, committed_, rollback_, sync_, synced_,
+				  propose_, pull_,   changed_,	 fetch_,    sure_};
+
+static void up(struct world *w, uint8_t i)
+{
+	struct member *m = &w->m[i];
+	struct repl_config c;
+
+	repl_config_default(&c);
+	c.group = 1;
+	c.self = i;
+	c.n = N;
+	c.life = ++m->life;
+	c.handback_ms = 2000;
+	m->up = true;
+	m->r = repl_new(&c, &io, m);
+	repl_start(m->r, (struct repl_pos){m->len ? m->log[m->len]->epoch : 0, m->len}, m->committed, m->sure,
+		   w->now);
+	repl_on_view(m->r, &w->view, w->now);
+}
+
+static void down(struct world *w, uint8_t i)
+{
+	w->m[i].up = false;
+	w->m[i].r = repl_free(w->m[i].r);
+	w->m[i].cas_due = w->m[i].sync_due = w->m[i].pull_due = false;
+}
+
+static struct world *world_new(void)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	w->now = 1000;
+	for (uint8_t i = 0; i < N; i++) {
+		w->m[i].w = w;
+		w->m[i].id = i;
+		up(w, i);
+	}
+	return w;
+}
+
+static void world_free(struct world *w)
+{
+	for (; w->head < w->tail; w->head++)
+		record_unref(w->q[w->head % Q_MAX].record);
+	for (int i = 0; i < N; i++) {
+		repl_free(w->m[i].r);
+		for (int k = 0; k < LOG_MAX; k++)
+			record_unref(w->m[i].log[k]);
+	}
+	free(w);
+}
+
+static void cas(struct world *w, struct member *m)
+{
+	m->cas_due = false;
+	if (w->etcd_away) {
+		repl_on_cas(m->r, -ETIMEDOUT, NULL, w->now);
+	} else if (w->view.epoch == m->cas_expect) {
+		w->view = m->cas_next;
+		repl_on_cas(m->r, 0, NULL, w->now);
+	} else {
+		repl_on_cas(m->r, -EEXIST, &w->view, w->now);
+	}
+}
+
+/* A delta, as the replica would do it: everything the source has. */
+static void pull(struct world *w, struct member *m)
+{
+	struct member *s = NULL;
+
+	m->pull_due = false;
+	for (int i = 0; i < N; i++)
+		if (w->m[i].up && repl_role(w->m[i].r) == REPL_PRIMARY)
+			s = &w->m[i];
+	assert_non_null(s);
+	for (uint64_t k = m->len + 1; k <= MAX(m->live.seq, repl_committed(s->r)); k++) {
+		record_unref(m->log[k]);
+		m->log[k] = record_ref(s->log[k]);
+	}
+	m->len = MAX(m->live.seq, repl_committed(s->r));
+	repl_on_delta(m->r, 0, m->len, w->now);
+}
+
+static void run(struct world *w, unsigned ms)
+{
+	for (uint64_t end = w->now + ms; w->now < end; w->now += 10) {
+		for (int i = 0; i < N; i++)
+			if (w->m[i].up)
+				repl_tick(w->m[i].r, w->now);
+		for (bool more = true; more;) {
+			more = w->head < w->tail;
+			if (more) {
+				struct repl_msg msg = w->q[w->head++ % Q_MAX];
+
+				if (w->m[msg.to].up && !w->cut[msg.to] && !w->cut[msg.from])
+					repl_on_msg(w->m[msg.to].r, &msg, w->now);
+				record_unref(msg.record);
+			}
+			for (int i = 0; i < N; i++) {
+				struct member *m = &w->m[i];
+
+				if (m->up && m->cas_due)
+					cas(w, m), more = true;
+				if (m->up && m->sync_due) {
+					m->sync_due = false;
+					repl_on_local_sync(m->r, m->sync_seq, 0, w->now);
+					more = true;
+				}
+				if (m->up && m->pull_due && w->head == w->tail)
+					pull(w, m), more = true;
+			}
+		}
+	}
+}
+
+static int submit(struct world *w, uint8_t i)
+{
+	struct record *rec = record_new(1);
+	int err;
+
+	assert_int_equal(record_put(rec, "Ex", 2, &w->now, 8), 0);
+	err = repl_submit(w->m[i].r, rec, w->now);
+	record_unref(rec);
+	return err;
+}
+
+static void same_logs(struct world *w)
+{
+	for (int i = 1; i < N; i++) {
+		assert_int_equal(w->m[i].len, w->m[0].len);
+		assert_int_equal(w->m[i].committed, w->m[0].committed);
+		for (uint64_t k = 1; k <= w->m[0].len; k++)
+			assert_true(w->m[i].log[k] == w->m[0].log[k]);
+	}
+}
+
+static void normal(void **state)
+{
+	struct world *w = world_new();
+	uint64_t before;
+
+	run(w, 300);
+	assert_int_equal(w->view.epoch, 1);
+	assert_int_equal(w->view.isr, 7);
+	assert_int_equal(repl_role(w->m[0].r), REPL_PRIMARY);
+	assert_true(repl_is_primary(w->m[0].r, w->now));
+	before = w->m[0].committed;
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(submit(w, 0), 0);
+	assert_int_equal(submit(w, 1), -EAGAIN);
+	assert_int_equal(repl_sync(w->m[0].r, 77, w->now), 0);
+	run(w, 100);
+	assert_int_equal(w->m[0].committed, before + 100);
+	assert_int_equal(w->m[0].synced_cookie, 77);
+	assert_int_equal(w->m[0].synced_err, 0);
+	run(w, 100);
+	same_logs(w);
+	world_free(w);
+}
+
+static void primary_lost(void **state)
+{
+	struct world *w = world_new();
+	uint64_t t, len;
+
+	run(w, 300);
+	submit(w, 0);
+	run(w, 100);
+	len = w->m[1].len;
+	down(w, 0);
+	for (t = w->now; !repl_is_primary(w->m[1].r, w->now); assert_true(w->now < t + 1000))
+		run(w, 10);
+	assert_int_equal(w->view.primary, 1);
+	assert_int_equal(w->view.isr, 6);
+	assert_true(w->m[1].len > len);
+	assert_int_equal(submit(w, 1), 0);
+	run(w, 50);
+	/* It comes back with a record that nobody else has. */
+	len = ++w->m[0].len;
+	w->m[0].log[len] = record_new(1);
+	w->m[0].log[len]->epoch = w->m[0].log[len]->prev_epoch = 1;
+	w->m[0].log[len]->seq = len;
+	w->m[0].sure = true;
+	up(w, 0);
+	run(w, 500);
+	assert_int_equal(w->view.isr, 7);
+	assert_int_equal(w->m[0].rollbacks, 1);
+	assert_int_equal(w->m[0].pulls, 0); /* the records were still in memory */
+	same_logs(w);
+	/* The preferred primary gets its role back, once. */
+	run(w, 3000);
+	assert_int_equal(w->view.primary, 0);
+	assert_true(repl_is_primary(w->m[0].r, w->now));
+	assert_int_equal(submit(w, 0), 0);
+	run(w, 100);
+	same_logs(w);
+	world_free(w);
+}
+
+static void backup_lost(void **state)
+{
+	struct world *w = world_new();
+	uint64_t t, c;
+
+	run(w, 300);
+	down(w, 2);
+	assert_int_equal(submit(w, 0), 0);
+	c = w->m[0].committed;
+	run(w, 50);
+	assert_int_equal(w->m[0].committed, c); /* not without it */
+	for (t = w->now; w->m[0].committed == c; assert_true(w->now < t + 800))
+		run(w, 10);
+	assert_int_equal(w->view.isr, 3);
+	/* Below the write quorum: reads go on, writes do not. */
+	down(w, 1);
+	run(w, 1000);
+	assert_int_equal(w->view.isr, 1);
+	assert_int_equal(submit(w, 0), -EROFS);
+	assert_true(repl_may_read(w->m[0].r, w->now));
+	/* Both come back, one of them must pull. */
+	w->m[0].no_fetch = true;
+	w->m[1].sure = w->m[2].sure = true;
+	up(w, 1);
+	up(w, 2);
+	run(w, 1000);
+	assert_int_equal(w->view.isr, 7);
+	assert_true(w->m[2].pulls > 0);
+	assert_int_equal(submit(w, 0), 0);
+	run(w, 200);
+	assert_int_equal(w->m[2].len, w->m[0].len);
+	world_free(w);
+}
+
+static void etcd_away(void **state)
+{
+	struct world *w = world_new();
+	uint64_t c;
+
+	run(w, 300);
+	w->etcd_away = true;
+	assert_int_equal(submit(w, 0), 0);
+	run(w, 100);
+	c = w->m[0].committed;
+	down(w, 0);
+	run(w, 2000);
+	assert_int_equal(w->view.epoch, 1);
+	assert_false(repl_is_primary(w->m[1].r, w->now) || repl_is_primary(w->m[2].r, w->now));
+	w->etcd_away = false;
+	run(w, 2000);
+	assert_true(repl_is_primary(w->m[1].r, w->now));
+	assert_true(w->m[1].committed > c);
+	world_free(w);
+}
+
+static void all_unsure(void **state)
+{
+	struct world *w = world_new();
+
+	run(w, 300);
+	for (int i = 0; i < 10; i++)
+		submit(w, 0);
+	run(w, 100);
+	for (uint8_t i = 0; i < N; i++)
+		down(w, i);
+	/* Power loss: 0 and 2 lose the end of their logs. */
+	for (int i = 0; i < 2; i++) {
+		struct member *m = &w->m[2 * i];
+
+		for (int k = 0; k < 2 + i; k++)
+			m->log[m->len] = record_unref(m->log[m->len]), m->len--;
+		m->committed = MIN(m->committed, m->len);
+	}
+	for (uint8_t i = 0; i < N; i++) {
+		w->m[i].sure = false;
+		up(w, i);
+	}
+	run(w, 1500);
+	assert_int_equal(w->view.primary, 1);
+	assert_int_equal(w->view.isr, 7);
+	assert_int_equal(w->view.fork, 0);
+	same_logs(w);
+	world_free(w);
+}
+
+TEST_MAIN(cmocka_unit_test(normal), cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost),
+	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
