@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bstore: what one brick keeps on its disk for one volume: an LMDB environment (keys), plain sparse files (data) and a log.
  *   DIR/brick.json		format, volume uuid, node name
- *   DIR/meta/			LMDB; only checkpoints are committed (one long write transaction in between)
+ *   DIR/meta/			LMDB: the last checkpoint
  *   DIR/log/NNNNNNNN.log	records since the checkpoint; payloads up to 64 KiB are in it, larger ones are in the data files only
  *   DIR/data/GGG/XX/FOLDER.NUM	the slice of an inode in a group, stripes at their natural offsets
  *   RUN/…			a file that a power loss takes away (tmpfs): tells a restart after a crash from one after a power loss
  *
- * Owner: the brick's loop thread calls everything; fsync runs on a thread of the store and its callback comes by mailbox.
- * Recovery: last checkpoint + replay of the log's whole records (replica_apply with replay); a torn end is cut. A rollback drops the open
- * transaction and replays up to the position given. A checkpoint holds committed records only, and is made every checkpoint_ms or
- * checkpoint_bytes of log: data files and log are synced, then the transaction is committed, then old log files go. */
+ * Owner: the brick's loop thread calls everything; syncs and checkpoints run on threads of the store, callbacks come by mailbox.
+ * Keys that changed since the checkpoint are in memory, over LMDB; uncommitted records have undo lists. So a checkpoint (every checkpoint_ms or
+ * checkpoint_bytes of log) takes only what is committed and stops nobody, and a rollback is a walk back in memory.
+ * Recovery: last checkpoint + the log's whole records; a torn end is cut. Formats and what survives what: docs/protocol/brick-store.md. */
 #pragma once
 
 #include "core/repl/replica.h"
@@ -29,36 +29,46 @@ struct bstore_options {
 	uv_loop_t *loop;
 };
 
-/* Opens or creates, recovers. -EEXIST another volume's, -EBADMSG with what to do, -ENOSPC. */
+/* Opens or creates, recovers. -EEXIST another volume's, -EBUSY another process has it, -EPROTONOSUPPORT newer format, -EBADMSG damaged (the text
+ * says what to do), -ENOSPC. */
 int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err *e);
-/* Clean: checkpoint and sync. */
+/* Clean: checkpoint and sync. The loop must run once more for its handles. Waiting syncs are answered -ECANCELED. */
 struct bstore *bstore_close(struct bstore *b);
 
 struct replica *bstore_replica(struct bstore *b, uint32_t group); /* NULL: not a member */
 uint64_t bstore_committed(struct bstore *b, uint32_t group);
-bool bstore_sure(
-	struct bstore *
-		b); /* no acknowledged record can be missing: crash or clean stop, not power loss; false also after corruption */
+/* No acknowledged record of the group can be missing: the last bstore_set_sure said true, and since then there was no power loss, damage or failed
+ * sync; a crash or a clean stop (even with a power loss behind it) is none. A new folder: false. */
+bool bstore_group_sure(struct bstore *b, uint32_t group);
+void bstore_set_sure(struct bstore *b, uint32_t group, bool sure);
 
-/* Log + apply. Buffered in memory until bstore_flush; nothing may be acknowledged before that returned 0. */
+/* Apply + log. Buffered in memory until bstore_flush; nothing may be acknowledged before that returned 0. When one of the two fails, what was not
+ * written is taken back (look at bstore_replica()->seq): -ENOSPC may pass, after -EIO only a restart helps. */
 int bstore_append(struct bstore *b, struct record *rec, bool live);
 int bstore_flush(struct bstore *b); /* one write(2) for all records of a loop turn */
 void bstore_set_committed(struct bstore *b, uint32_t group, uint64_t seq);
+/* State and log go back to seq, data of the cut records is distrusted (bad blocks). Afterwards bstore_replica()->epoch, seq are where it is.
+ * -ERANGE: seq is older than what is known as committed, or its epoch is not this one: nothing or not all was done, full delta. */
 int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t seq);
-/* A record still in memory (the newest few thousand, bounded in bytes), to send it again. */
+/* A record still in memory (the newest 1,024 a group, 64 MiB in all; after a restart those that were not known as committed), to send it again.
+ * Borrowed: take a reference. */
 struct record *bstore_fetch(struct bstore *b, uint32_t group, uint64_t seq);
-/* Everything appended so far becomes durable; calls that wait share one sync. done runs on the loop thread. */
+/* Everything appended so far becomes durable; calls that wait share one sync. done runs on the loop thread, never from inside the call. Flushes. */
 void bstore_sync(struct bstore *b, void (*done)(void *ctx, int err), void *ctx);
-/* Changes outside records (delta, pulls, repairs): they are durable with the next checkpoint; bstore_mark_dirty makes sure there is one. */
+/* Changes outside records (delta, pulls, repairs) are in no log: they are durable with the next checkpoint, which bstore_mark_dirty makes sure of.
+ * bstore_settle: all of them so far, and all records, durable; before a member says that it has caught up. */
 void bstore_mark_dirty(struct bstore *b);
-int bstore_checkpoint(struct bstore *b, struct err *e); /* now; also by bstore_tick */
-void bstore_tick(struct bstore *b);
+void bstore_settle(struct bstore *b, void (*done)(void *ctx, int err), void *ctx);
+int bstore_checkpoint(struct bstore *b, struct err *e); /* now, waits; else by bstore_tick */
+void bstore_tick(struct bstore *b);			/* every 10..100 ms */
 
 struct bstore_stats {
 	uint64_t bytes_total, bytes_free, files_free; /* statvfs */
-	uint64_t log_bytes, checkpoints, syncs, records, replayed, torn;
+	uint64_t log_bytes, checkpoints, syncs, records;
+	uint64_t replayed, dropped, torn,
+		bad_blocks; /* of recovery: records applied, cut or without their predecessors; 1 = torn end; blocks marked bad (also by rollbacks) */
 	uint64_t sync_us_last, sync_us_max;
-	int error; /* first EIO/ENOSPC seen since the last successful checkpoint; 0 = fine */
+	int error; /* EIO/ENOSPC seen since the last successful checkpoint; 0 = fine */
 };
 void bstore_get_stats(struct bstore *b, struct bstore_stats *ret);
 /* Zero-copy reading: descriptor of a slice's file (borrowed, valid until the next call); -ENOENT = all holes. */

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* files: data/GGG/XX/FOLDER.NUM, one plain sparse file a slice, so that an operator sees what is there. GGG is the group in hex, XX a hash
+ * of the folder (so that a folder's files lie together), FOLDER 32 hex digits, NUM decimal.
+ *
+ * Descriptors are kept in a table with an LRU list; a file object lives on by its reference count while a sync thread still works on it.
+ * When a dirty one is evicted the next checkpoint (or sync, where its data is not in the log) syncs the whole file system instead of single
+ * files. Checkpoints and syncs have flags of their own, so that neither counts on the other, which may not have ended yet.
+ * Reading what is not there, or behind the end, gives zeros. Errors go up as they are: the member leaves the in-sync set.
+ * Loop thread only, but for bfile_unref. */
+#include "volume/bstore/internal.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static uint32_t ino_hash(uint32_t group, const struct vol_ino *ino)
+{
+	uint64_t a, c;
+
+	memcpy(&a, ino->folder.b, 8);
+	memcpy(&c, ino->folder.b + 8, 8);
+	a = (a ^ c * 0x9e3779b97f4a7c15ull ^ ino->num * 0xff51afd7ed558ccdull ^ group) * 0xc4ceb9fe1a85ec53ull;
+	return (uint32_t)(a >> 32);
+}
+
+static void lru_del(struct bfile *f)
+{
+	f->lru_prev->lru_next = f->lru_next;
+	f->lru_next->lru_prev = f->lru_prev;
+}
+
+static void lru_add(struct files *t, struct bfile *f)
+{
+	f->lru_next = t->lru.lru_next;
+	f->lru_prev = &t->lru;
+	f->lru_next->lru_prev = f;
+	t->lru.lru_next = f;
+}
+
+struct bfile *bfile_unref(struct bfile *f)
+{
+	if (f && --f->refs == 0) {
+		close(f->fd);
+		free(f);
+	}
+	return NULL;
+}
+
+static struct bfile **find(struct files *t, uint32_t group, const struct vol_ino *ino)
+{
+	struct bfile **at = &t->bucket[ino_hash(group, ino) & t->mask];
+
+	while (*at && ((*at)->group != group || !vol_ino_eq(&(*at)->ino, ino)))
+		at = &(*at)->hash_next;
+	return at;
+}
+
+static void clean(struct files *t, struct bfile *f, bool large)
+{
+	if (large) {
+		t->n_large -= f->dirty_large;
+		f->dirty_large = f->new_for_sync = false;
+	} else {
+		t->n_dirty -= f->dirty;
+		f->dirty = f->new_for_checkpoint = false;
+	}
+}
+
+static void take_out(struct files *t, struct bfile **at)
+{
+	struct bfile *f = *at;
+
+	*at = f->hash_next;
+	lru_del(f);
+	t->n--;
+	clean(t, f, false);
+	clean(t, f, true);
+	bfile_unref(f);
+}
+
+/* The least recently used one goes; if possible a clean one. */
+static void evict(struct files *t)
+{
+	struct bfile *f = t->lru.lru_prev;
+
+	for (unsigned tries = 0; tries < 16 && f->lru_prev != &t->lru && f->dirty; tries++)
+		f = f->lru_prev;
+	if (f->dirty)
+		f = t->lru.lru_prev;
+	t->evicted_dirty |= f->dirty;
+	t->evicted_large |= f->dirty_large;
+	take_out(t, find(t, f->group, &f->ino));
+}
+
+#define PATH_ROOM 80
+static void path_of(uint32_t group, const struct vol_ino *ino, char out[PATH_ROOM])
+{
+	char text[33];
+
+	vol_id_text(&ino->folder, text);
+	snprintf(out, PATH_ROOM, "%03x/%02x/%s.%llu", group, hash_fnv32(ino->folder.b, 16) & 0xff, text,
+		 (unsigned long long)ino->num);
+}
+
+/* Both folders above a slice. Their own entries are made durable at once: this happens 256 times a group. */
+static int make_folders(struct files *t, const char *path)
+{
+	char dir[PATH_ROOM];
+	const size_t ends[] = {3, 6};
+
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		_cleanup_close_ int fd = -1;
+
+		snprintf(dir, sizeof(dir), "%.*s", (int)ends[i], path);
+		if (mkdirat(t->data_fd, dir, 0700) == 0) {
+			snprintf(dir, sizeof(dir), "%.*s", i == 0 ? 0 : 3, path);
+			fd = i == 0 ? dup(t->data_fd) : openat(t->data_fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			if (fd < 0 || fsync(fd) < 0)
+				return -errno;
+		} else if (errno != EEXIST) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, bool create, bool *ret_created)
+{
+	char path[PATH_ROOM];
+	int fd, r;
+
+	path_of(group, ino, path);
+	fd = openat(t->data_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 || errno != ENOENT || !create)
+		return fd >= 0 ? fd : -errno;
+	*ret_created = true;
+	fd = openat(t->data_fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 && errno == ENOENT) {
+		r = make_folders(t, path);
+		if (r < 0)
+			return r;
+		fd = openat(t->data_fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	}
+	return fd >= 0 ? fd : -errno;
+}
+
+int files_fd(struct files *t, uint32_t group, const struct vol_ino *ino, bool create, struct bfile **ret)
+{
+	struct bfile **at = find(t, group, ino), *f = *at;
+	bool created = false;
+	int fd;
+
+	if (f) {
+		if (t->lru.lru_next != f) {
+			lru_del(f);
+			lru_add(t, f);
+		}
+		*ret = f;
+		return 0;
+	}
+	while (t->n >= t->n_max)
+		evict(t);
+	fd = open_slice(t, group, ino, create, &created);
+	if (fd < 0)
+		return fd;
+	f = calloc(1, sizeof(*f));
+	if (!f) {
+		close(fd);
+		return -ENOMEM;
+	}
+	*f = (struct bfile){.refs = 1, .fd = fd, .group = group, .ino = *ino};
+	f->new_for_sync = f->new_for_checkpoint = created;
+	at = find(t, group, ino);
+	f->hash_next = *at;
+	*at = f;
+	lru_add(t, f);
+	t->n++;
+	*ret = f;
+	return 0;
+}
+
+static void mark(struct files *t, struct bfile *f, bool large)
+{
+	if (!f->dirty)
+		t->n_dirty++;
+	f->dirty = true;
+	if (large && !f->dirty_large) {
+		t->n_large++;
+		f->dirty_large = true;
+	}
+}
+
+/* ---- the blob ---- */
+
+static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, const void *data,
+		       uint32_t len)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	const uint8_t *p = data;
+	struct bfile *f;
+	int r;
+
+	if (t->frozen)
+		return 0;
+	r = files_fd(t, group, ino, true, &f);
+	if (r < 0)
+		return r;
+	mark(t, f, t->b->recording_large);
+	while (len) {
+		ssize_t n = pwrite(f->fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (uint32_t)n;
+	}
+	return 0;
+}
+
+static int slice_read(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, void *data, uint32_t len)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	uint8_t *p = data;
+	struct bfile *f;
+	int r = files_fd(t, group, ino, false, &f);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	while (r == 0 && len) {
+		ssize_t n = pread(f->fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		p += n;
+		off += (uint64_t)n;
+		len -= (uint32_t)n;
+	}
+	memset(p, 0, len);
+	return 0;
+}
+
+static int slice_trim(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	struct bfile *f;
+	struct stat st;
+	int r;
+
+	if (t->frozen)
+		return 0;
+	r = files_fd(t, group, ino, false, &f);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size <= off)
+		return 0;
+	mark(t, f, false);
+	return ftruncate(f->fd, (off_t)off) < 0 ? -errno : 0;
+}
+
+static int write_zeros(int fd, uint64_t off, uint64_t len)
+{
+	static const uint8_t zeros[65536];
+
+	while (len) {
+		ssize_t n = pwrite(fd, zeros, MIN(len, sizeof(zeros)), (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int slice_punch(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, uint64_t len)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	struct bfile *f;
+	struct stat st;
+	int r;
+
+	if (t->frozen)
+		return 0;
+	r = files_fd(t, group, ino, false, &f);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size <= off)
+		return 0;
+	mark(t, f, false);
+	if (off + len >= (uint64_t)st.st_size)
+		return ftruncate(f->fd, (off_t)off) < 0 ? -errno : 0;
+	if (fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	return errno == EOPNOTSUPP || errno == ENOSYS ? write_zeros(f->fd, off, len) : -errno;
+}
+
+/* An unlinked name that comes back after a power loss is an orphan file without keys; its content is not believed without checksums. */
+static int slice_drop(struct blob *bl, uint32_t group, const struct vol_ino *ino)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	struct bfile **at = find(t, group, ino);
+	char path[PATH_ROOM];
+
+	if (t->frozen)
+		return 0;
+	if (*at)
+		take_out(t, at);
+	path_of(group, ino, path);
+	return unlinkat(t->data_fd, path, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* ---- handing dirty files to a sync or a checkpoint ---- */
+
+void files_take_dirty(struct files *t, bool large, struct sync_job *j)
+{
+	size_t want = large ? t->n_large : t->n_dirty;
+	bool *evicted = large ? &t->evicted_large : &t->evicted_dirty;
+
+	j->whole = *evicted || want > SYNC_FILES_MAX;
+	*evicted = false;
+	j->file = xcalloc(want + 1, sizeof(*j->file));
+	j->n_files = 0;
+	for (struct bfile *f = t->lru.lru_next; f != &t->lru && j->n_files < want; f = f->lru_next) {
+		if (large ? !f->dirty_large : !f->dirty)
+			continue;
+		f->refs++;
+		j->file[j->n_files++] = (struct sync_file){f, large ? f->new_for_sync : f->new_for_checkpoint};
+		clean(t, f, large);
+	}
+}
+
+void files_give_back(struct files *t, struct sync_job *j, bool ok, bool large)
+{
+	for (size_t i = 0; i < j->n_files; i++) {
+		struct bfile *f = j->file[i].file;
+
+		if (!ok && *find(t, f->group, &f->ino) == f)
+			mark(t, f, large);
+		bfile_unref(f);
+	}
+	if (!ok && j->whole)
+		*(large ? &t->evicted_large : &t->evicted_dirty) = true;
+	free(j->file);
+	j->file = NULL;
+	j->n_files = 0;
+}
+
+/* Sync threads: makes the folder entry of a slice durable. */
+int files_sync_folder(int data_fd, const struct bfile *f)
+{
+	_cleanup_close_ int fd = -1;
+	char path[PATH_ROOM];
+
+	path_of(f->group, &f->ino, path);
+	path[6] = 0;
+	fd = openat(data_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+/* ---- life ---- */
+
+int files_open(struct files *t, struct bstore *b, int dir_fd, struct err *e)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+	*t = (struct files){.b = b, .mask = 4 * FILES_OPEN_MAX - 1};
+	t->n_max = getrlimit(RLIMIT_NOFILE, &lim) == 0 ? CLAMP((size_t)lim.rlim_cur / 4, 64, FILES_OPEN_MAX) : 256;
+	t->lru.lru_next = t->lru.lru_prev = &t->lru;
+	t->bucket = xcalloc(t->mask + 1, sizeof(struct bfile *));
+	t->blob = (struct blob){slice_write, slice_read, slice_trim, slice_punch, slice_drop};
+	if (mkdirat(dir_fd, "data", 0700) < 0 && errno != EEXIST)
+		return err_errno(e, -errno, "cannot make the data folder");
+	t->data_fd = openat(dir_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return t->data_fd < 0 ? err_errno(e, -errno, "cannot open the data folder") : 0;
+}
+
+void files_close(struct files *t)
+{
+	if (!t->bucket)
+		return;
+	for (struct bfile *f = t->lru.lru_next, *next; f != &t->lru; f = next) {
+		next = f->lru_next;
+		bfile_unref(f);
+	}
+	free(t->bucket);
+	t->bucket = NULL;
+	close(t->data_fd);
+}
