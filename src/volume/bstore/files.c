@@ -19,7 +19,8 @@ static uint32_t ino_hash(uint32_t group, const struct vol_ino *ino)
 
 	memcpy(&a, ino->folder.b, 8);
 	memcpy(&c, ino->folder.b + 8, 8);
-	a = (a ^ c * 0x9e3779b97f4a7c15ull ^ ino->num * 0xff51afd7ed558ccdull ^ group) * 0xc4ceb9fe1a85ec53ull;
+	a = (a ^ c * 0x9e3779b97f4a7c15ull ^ ino->num * 0xff51afd7ed558ccdull ^ group) *
+	    0xc4ceb9fe1a85ec53ull;
 	return (uint32_t)(a >> 32);
 }
 
@@ -114,7 +115,8 @@ static int make_folders(struct files *t, const char *path)
 		snprintf(dir, sizeof(dir), "%.*s", (int)ends[i], path);
 		if (mkdirat(t->data_fd, dir, 0700) == 0) {
 			snprintf(dir, sizeof(dir), "%.*s", i == 0 ? 0 : 3, path);
-			fd = i == 0 ? dup(t->data_fd) : openat(t->data_fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			fd = i == 0 ? dup(t->data_fd)
+				    : openat(t->data_fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 			if (fd < 0 || fsync(fd) < 0)
 				return -errno;
 		} else if (errno != EEXIST) {
@@ -124,7 +126,8 @@ static int make_folders(struct files *t, const char *path)
 	return 0;
 }
 
-static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, bool create, bool *ret_created)
+static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, bool create,
+		      bool *ret_created)
 {
 	char path[PATH_ROOM];
 	int fd, r;
@@ -192,8 +195,8 @@ static void mark(struct files *t, struct bfile *f, bool large)
 
 /* ---- the blob ---- */
 
-static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, const void *data,
-		       uint32_t len)
+static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		       const void *data, uint32_t len)
 {
 	struct files *t = container_of(bl, struct files, blob);
 	const uint8_t *p = data;
@@ -220,7 +223,8 @@ static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *in
 	return 0;
 }
 
-static int slice_read(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, void *data, uint32_t len)
+static int slice_read(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, void *data,
+		      uint32_t len)
 {
 	struct files *t = container_of(bl, struct files, blob);
 	uint8_t *p = data;
@@ -337,7 +341,8 @@ void files_take_dirty(struct files *t, bool large, struct sync_job *j)
 		if (large ? !f->dirty_large : !f->dirty)
 			continue;
 		f->refs++;
-		j->file[j->n_files++] = (struct sync_file){f, large ? f->new_for_sync : f->new_for_checkpoint};
+		j->file[j->n_files++] =
+			(struct sync_file){f, large ? f->new_for_sync : f->new_for_checkpoint};
 		clean(t, f, large);
 	}
 }
@@ -381,7 +386,8 @@ int files_open(struct files *t, struct bstore *b, int dir_fd, struct err *e)
 		setrlimit(RLIMIT_NOFILE, &lim);
 	}
 	*t = (struct files){.b = b, .mask = 4 * FILES_OPEN_MAX - 1};
-	t->n_max = getrlimit(RLIMIT_NOFILE, &lim) == 0 ? CLAMP((size_t)lim.rlim_cur / 4, 64, FILES_OPEN_MAX) : 256;
+	t->n_max = getrlimit(RLIMIT_NOFILE, &lim) == 0 ? CLAMP((size_t)lim.rlim_cur / 4, 64, FILES_OPEN_MAX)
+						       : 256;
 	t->lru.lru_next = t->lru.lru_prev = &t->lru;
 	t->bucket = xcalloc(t->mask + 1, sizeof(struct bfile *));
 	t->blob = (struct blob){slice_write, slice_read, slice_trim, slice_punch, slice_drop};

@@ -18,26 +18,26 @@
 #include "volume/bstore.h"
 #include "volume/bstore/mem.h"
 
-#define BSTORE_FORMAT	     1
-#define SEGMENT_BYTES	     (64u << 20)
-#define SEGMENT_BYTES_MIN    (8u << 20)
-#define SEGMENT_HEAD	     64u
-#define FRAME_HEAD	     48u
-#define FRAME_MAGIC	     0x314c564bu /* "KVL1" */
-#define LOG_PAYLOAD_MAX	     (64u << 10)
-#define LOG_BUFFER_MAX	     (8u << 20)	 /* bstore_append writes by itself beyond */
-#define SPARE_SEGMENTS_MAX   6
-#define NOW_BYTES_MAX	     (64u << 20) /* memory of `now` that starts a checkpoint */
-#define NOW_BYTES_STOP	     (512u << 20) /* appends are refused (-ENOSPC) when checkpoints do not succeed */
-#define RING_RECORDS	     1024	 /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
-#define RING_BYTES	     (64u << 20) /* all groups */
-#define FILES_OPEN_MAX	     4096
-#define SYNC_FILES_MAX	     256 /* beyond: one syncfs */
-#define CHECKPOINT_MS	     5000
-#define CHECKPOINT_BYTES     (256ull << 20)
-#define CHECKPOINT_RETRY_MS  1000
-#define MAP_BYTES	     (64ull << 30)
-#define META_KEY	     "\xff\xffM" /* behind every group: where the log starts */
+#define BSTORE_FORMAT	    1
+#define SEGMENT_BYTES	    (64u << 20)
+#define SEGMENT_BYTES_MIN   (8u << 20)
+#define SEGMENT_HEAD	    64u
+#define FRAME_HEAD	    48u
+#define FRAME_MAGIC	    0x314c564bu /* "KVL1" */
+#define LOG_PAYLOAD_MAX	    (64u << 10)
+#define LOG_BUFFER_MAX	    (8u << 20) /* bstore_append writes by itself beyond */
+#define SPARE_SEGMENTS_MAX  6
+#define NOW_BYTES_MAX	    (64u << 20)	 /* memory of `now` that starts a checkpoint */
+#define NOW_BYTES_STOP	    (512u << 20) /* appends are refused (-ENOSPC) when checkpoints do not succeed */
+#define RING_RECORDS	    1024 /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
+#define RING_BYTES	    (64u << 20) /* all groups */
+#define FILES_OPEN_MAX	    4096
+#define SYNC_FILES_MAX	    256 /* beyond: one syncfs */
+#define CHECKPOINT_MS	    5000
+#define CHECKPOINT_BYTES    (256ull << 20)
+#define CHECKPOINT_RETRY_MS 1000
+#define MAP_BYTES	    (64ull << 30)
+#define META_KEY	    "\xff\xffM" /* behind every group: where the log starts */
 
 /* ---- undo: what an uncommitted record changed ---- */
 struct undo_op {
@@ -49,7 +49,7 @@ struct undo_op {
 struct undo {
 	struct record *rec; /* reference */
 	uint64_t lsn;
-	uint64_t floor, tombs; /* of the replica, before */
+	uint64_t floor, tombs, live_first, live_seq, live_epoch; /* of the replica, before */
 	struct undo_op *op;
 	uint32_t n, cap;
 };
@@ -63,9 +63,9 @@ struct bgroup {
 	bool member;
 	struct replica replica;
 	uint64_t committed;
+	bool sure;
 	bool changed; /* since the last freeze */
 	struct undo_ring undo;
-	uint64_t flushed_seq; /* newest record that is in the log file */
 	struct record *ring[RING_RECORDS];
 };
 
@@ -86,7 +86,7 @@ struct files {
 	struct bfile **bucket;
 	size_t n, mask, n_dirty, n_large, n_max;
 	bool evicted_dirty, evicted_large; /* closed while dirty: the next checkpoint, sync does a syncfs */
-	struct bfile lru; /* head */
+	struct bfile lru;		   /* head */
 	struct blob blob;
 	struct bstore *b;
 	/* recovery */
@@ -100,15 +100,15 @@ struct log {
 	uint32_t life; /* random, of this opening */
 	bool broken;   /* a write failed: the next frame begins a new segment */
 	uint64_t seg_no, seg_bytes;
-	uint64_t at;	     /* offset in the segment of the end of what is written */
-	struct buf buf;	     /* frames that are not written yet */
-	uint64_t oldest_seg; /* first one that still exists */
+	uint64_t at;		       /* offset in the segment of the end of what is written */
+	struct buf buf;		       /* frames that are not written yet */
+	uint64_t oldest_seg;	       /* first one that still exists */
 	int spare[SPARE_SEGMENTS_MAX]; /* numbers of the files spare-N, for reuse */
 	uint32_t n_spare;
 	int unsynced_fd[64]; /* earlier segments whose end is not synced, owned */
 	uint32_t n_unsynced;
-	uint64_t synced;     /* LSN: the log is durable up to here */
-	bool dir_dirty;	     /* a segment was made since the folder was synced */
+	uint64_t synced; /* LSN: the log is durable up to here */
+	bool dir_dirty;	 /* a segment was made since the folder was synced */
 };
 static inline uint64_t lsn_make(uint64_t seg, uint64_t off)
 {
@@ -119,8 +119,8 @@ static inline uint64_t lsn_make(uint64_t seg, uint64_t off)
 struct frame {
 	uint8_t type, flags;
 	uint64_t lsn, next_lsn, committed, synced;
-	struct record *rec;	 /* RECORD: decoded, with payload when that is in the log */
-	struct log_patch *patch; /* malloc'ed */
+	struct record *rec;	     /* RECORD: decoded, with payload when that is in the log */
+	struct replica_patch *patch; /* malloc'ed */
 	uint32_t n_patches;
 	uint32_t group; /* CUT */
 	uint64_t epoch, seq;
@@ -129,36 +129,31 @@ enum { FRAME_RECORD = 1, FRAME_CUT };
 #define FRAME_PAYLOAD 1u /* flags: the payload is here */
 #define FRAME_CHUNKS  2u /* the chunks' checksums are here */
 #define FRAME_LIVE    4u /* applied while catching up */
-#define FRAME_PATCHES_MAX 256
-/* Checksum of a block that an effect changed in part, after it: replay cannot work it out when later data is in place already. */
-struct log_patch {
-	uint32_t effect, crc;
-	uint64_t block;
-};
-
-int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_bytes, uint64_t seg_no, uint64_t prev_end,
-	     struct err *e);
+int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_bytes, uint64_t seg_no,
+	     uint64_t prev_end, struct err *e);
 void log_close(struct log *l);
-int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags, const struct log_patch *patch,
-	       uint32_t n, uint64_t *ret_lsn);
+int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags,
+	       const struct replica_patch *patch, uint32_t n, uint64_t *ret_lsn);
 int log_cut(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq);
-int log_flush(struct log *l); /* on failure nothing of the buffer is in the log */
+int log_flush(struct log *l);	       /* on failure nothing of the buffer is in the log */
 uint64_t log_end(const struct log *l); /* LSN behind everything appended */
 uint64_t log_bytes(const struct log *l, uint64_t since);
 void log_forget(struct log *l, uint64_t lsn); /* segments wholly before lsn are not needed any more */
 /* Reading. fn gets every whole frame from `from` on, in order. */
 struct log_scan {
-	uint64_t end;	 /* LSN behind the last whole frame */
-	uint64_t synced; /* newest position that a frame says was durable */
+	uint64_t end;		      /* LSN behind the last whole frame */
+	uint64_t synced;	      /* newest position that a frame says was durable */
 	uint64_t last_seg, first_seg; /* numbers in use; 0 = none */
-	bool torn;	 /* bytes that are no frame lie behind the end */
+	bool torn;		      /* bytes that are no frame lie behind the end */
 	char why[120];
 };
-int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *ctx, struct frame *f), void *ctx,
-	     struct log_scan *ret, struct err *e);
+int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *ctx, struct frame *f),
+	     void *ctx, struct log_scan *ret, struct err *e);
 /* One frame at p; its length, 0 at a zero tail, -EBADMSG with the reason in why. For log_scan and the fuzz target. */
-int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struct frame *ret, const char **why);
-int segment_parse(const uint8_t *p, size_t len, const uint8_t uuid[16], uint64_t no, uint32_t *ret_life, uint64_t *ret_prev_end);
+int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struct frame *ret,
+		const char **why);
+int segment_parse(const uint8_t *p, size_t len, const uint8_t uuid[16], uint64_t no, uint32_t *ret_life,
+		  uint64_t *ret_prev_end);
 void frame_done(struct frame *f);
 
 /* ---- threads ---- */
@@ -166,7 +161,9 @@ struct sync_wait {
 	void (*done)(void *ctx, int err);
 	void *ctx;
 	uint64_t lsn;	  /* must be durable */
+	uint64_t data;	  /* and this sync must have ended; 0 = none */
 	uint64_t outside; /* and changes outside records up to this count; 0 = not asked for */
+	int err;
 	struct sync_wait *next;
 };
 struct sync_job {
@@ -184,9 +181,11 @@ struct sync_job {
 	uint64_t us;
 };
 struct checkpoint_job {
+	struct mem_map *garbage; /* when set, freeing it is the whole job */
 	struct mem_map *map;
-	uint64_t start_lsn, freeze_lsn; /* replay starts here; the state holds everything before that, except what was not committed */
-	uint64_t outside;
+	uint64_t start_lsn,
+		freeze_lsn; /* replay starts here; the state holds everything before that, except what was not committed */
+	uint64_t outside, count;
 	struct sync_job sync;
 	int err;
 	char err_text[200];
@@ -204,6 +203,7 @@ struct worker { /* one thread, one job at a time */
 };
 int worker_start(struct worker *w, struct bstore *b, void (*run)(struct bstore *b));
 void worker_give(struct worker *w);
+bool worker_busy(struct worker *w);
 bool worker_take(struct worker *w, bool wait); /* true: a job was done and is the loop's again */
 void worker_stop(struct worker *w);	       /* lets a job end first */
 
@@ -218,10 +218,11 @@ struct bstore {
 
 	struct kv kv;
 	struct mem_map *now, *frozen;
-	struct undo *recording; /* the undo list of the record that is being applied; NULL = changes outside records */
+	struct undo *
+		recording; /* the undo list of the record that is being applied; NULL = changes outside records */
 	uint64_t recording_seq;
 	bool recording_large; /* its payload is not in the log */
-	struct buf key_out; /* memory behind what seek returns */
+	struct buf key_out;   /* memory behind what seek returns */
 
 	MDB_env *env;
 	MDB_dbi dbi;
@@ -231,7 +232,10 @@ struct bstore {
 	struct files files;
 	struct log log;
 	uint64_t ring_bytes;
-	struct { uint32_t group; uint64_t seq; } *fifo; /* records in rings, oldest first */
+	struct ring_pos {
+		uint32_t group;
+		uint64_t seq;
+	} * fifo; /* records in rings, oldest first */
 	size_t fifo_at, fifo_n, fifo_cap;
 
 	struct mailbox *mailbox;
@@ -239,13 +243,17 @@ struct bstore {
 	struct sync_job sync;
 	struct checkpoint_job checkpoint;
 	struct sync_wait *wait_first, **wait_last;
-	uint64_t outside, outside_durable; /* count of bstore_mark_dirty; and what the last checkpoint holds */
-	uint64_t checkpoint_lsn; /* of the last freeze that was written */
+	uint64_t sync_started, sync_done; /* counts */
+	bool sync_posted;
+	uint64_t outside,
+		outside_durable; /* count of bstore_mark_dirty; and what the last checkpoint holds */
+	uint64_t checkpoint_lsn; /* where the log is needed from */
+	uint64_t checkpoint_count;
 	uint64_t checkpoint_at_ms, checkpoint_failed_ms, statvfs_at_ms;
 
 	struct run_page *run;
 	char *run_path;
-	bool sure;
+	int lost; /* the buffer could not be written from inside bstore_append: the next bstore_flush says so */
 	int failed; /* sticky: EIO from a sync or a write; only a restart (recovery) may trust the disk again */
 	struct bstore_stats stats;
 };
@@ -278,6 +286,8 @@ int files_fd(struct files *f, uint32_t group, const struct vol_ino *ino, bool cr
 
 /* sync.c, checkpoint.c */
 int sync_run(struct bstore *b, struct sync_job *j); /* any thread */
+int sync_take_log(struct bstore *b, struct sync_job *j);
+void sync_give_back_log(struct bstore *b, struct sync_job *j);
 void sync_start(struct bstore *b);
 void sync_reap(struct bstore *b);
 void sync_fail_all(struct bstore *b, int err);
@@ -291,17 +301,27 @@ struct meta { /* value of META_KEY */
 int meta_read(struct bstore *b, struct meta *ret, struct err *e); /* zeros when there was no checkpoint yet */
 
 /* dir.c */
-int dir_open(struct bstore *b, struct err *e);
-int run_open(struct bstore *b, bool *ret_same, uint64_t *ret_flushed, bool *ret_failed, struct err *e);
-void run_set(struct bstore *b, uint64_t flushed);
+int dir_open(struct bstore *b, bool *ret_fresh, struct err *e);
+struct run_state {
+	bool same; /* the page is of this folder and since the machine's last start, and no sync failed */
+	uint64_t flushed; /* LSN: everything up to here was in the log file */
+	uint8_t sure[VOL_GROUPS_MAX];
+};
+void run_read(struct bstore *b,
+	      struct run_state
+		      *ret); /* of the page, or of a clean stop; the latter's mark is taken away, durably */
+int run_open(struct bstore *b, struct err *e); /* a new page, from now on kept up to date */
+void run_set(struct bstore *b);
 void run_set_failed(struct bstore *b);
-void run_close(struct bstore *b, bool clean);
-bool clean_take(struct bstore *b, uint64_t *ret_lsn); /* was it closed cleanly? forgets it, durably */
-int clean_set(struct bstore *b, uint64_t lsn);
+void run_close(struct bstore *b);
+int clean_set(struct bstore *b);
 
 /* recover.c */
 int recover(struct bstore *b, struct err *e);
 
 /* bstore.c */
 void bstore_fail(struct bstore *b, int err, const char *what);
+int apply_record(struct bstore *b, struct record *rec, bool live,
+		 bool replay); /* with an undo list, its lsn 0 */
+void ring_put(struct bstore *b, struct record *rec);
 void ring_drop(struct bstore *b, uint32_t group, uint64_t after);

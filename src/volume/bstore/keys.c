@@ -231,8 +231,8 @@ static const struct mem_entry *mem_layers_seek(struct bstore *b, const void *fro
 	return mem_cmp(f->key, f->key_len, a->key, a->key_len) < 0 ? f : a;
 }
 
-static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key, size_t *ret_key_len,
-		     const void **ret, size_t *ret_len)
+static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
+		     size_t *ret_key_len, const void **ret, size_t *ret_len)
 {
 	struct bstore *b = container_of(kv, struct bstore, kv);
 	MDB_val k, v;
@@ -316,7 +316,8 @@ int env_room(struct bstore *b)
 	b->read = NULL;
 	r = mdb_env_set_mapsize(b->env, info.me_mapsize * 2);
 	if (r != 0)
-		log_error("bstore: the metadata map cannot grow to %zu bytes: %s", info.me_mapsize * 2, mdb_strerror(r));
+		log_error("bstore: the metadata map cannot grow to %zu bytes: %s", info.me_mapsize * 2,
+			  mdb_strerror(r));
 	return env_refresh(b);
 }
 
@@ -346,8 +347,9 @@ int env_open(struct bstore *b, struct err *e)
 	}
 	if (r != 0)
 		return err_set(e, mdb_errno(r) ? mdb_errno(r) : -EIO,
-			       "the metadata store %s cannot be opened: %s; move the brick's folder away and let it be filled anew", path,
-			       mdb_strerror(r));
+			       "the metadata store %s cannot be opened: %s; move the brick's folder away and "
+			       "let it be filled anew",
+			       path, mdb_strerror(r));
 	return env_refresh(b);
 }
 

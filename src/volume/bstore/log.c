@@ -123,8 +123,8 @@ static int new_segment(struct log *l, uint64_t no, uint64_t prev_end)
 	return 0;
 }
 
-int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_bytes, uint64_t seg_no, uint64_t prev_end,
-	     struct err *e)
+int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_bytes, uint64_t seg_no,
+	     uint64_t prev_end, struct err *e)
 {
 	uint64_t oldest = l->oldest_seg;
 	char name[32];
@@ -146,7 +146,9 @@ int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_byt
 			unlinkat(dir_fd, name, 0);
 	}
 	r = new_segment(l, seg_no, prev_end);
-	return r < 0 ? err_errno(e, r, "cannot make a log segment of %llu MiB", (unsigned long long)seg_bytes >> 20) : 0;
+	return r < 0 ? err_errno(e, r, "cannot make a log segment of %llu MiB",
+				 (unsigned long long)seg_bytes >> 20)
+		     : 0;
 }
 
 void log_close(struct log *l)
@@ -214,11 +216,13 @@ static int add(struct log *l, const void *data, size_t len)
 
 /* Frame: head, record head, body, chunks' checksums or payload, patches, zeros up to a multiple of 8. The head's checksum covers the head and the
  * patches: record head, body and data have their own. */
-int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags, const struct log_patch *patch,
-	       uint32_t n, uint64_t *ret_lsn)
+int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags,
+	       const struct replica_patch *patch, uint32_t n, uint64_t *ret_lsn)
 {
-	size_t chunks = flags & FRAME_CHUNKS ? rec->n_chunks * 4ul : 0, payload = flags & FRAME_PAYLOAD ? rec->payload_len : 0;
-	size_t len = FRAME_HEAD + RECORD_HEAD + rec->body_len + chunks + payload + n * sizeof(*patch), pad = -len & 7;
+	size_t chunks = flags & FRAME_CHUNKS ? rec->n_chunks * 4ul : 0,
+	       payload = flags & FRAME_PAYLOAD ? rec->payload_len : 0;
+	size_t len = FRAME_HEAD + RECORD_HEAD + rec->body_len + chunks + payload + n * sizeof(*patch),
+	       pad = -len & 7;
 	uint8_t head[FRAME_HEAD + RECORD_HEAD];
 	static const uint8_t zeros[8];
 	int r = frame_room(l, len + pad);

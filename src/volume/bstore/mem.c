@@ -7,9 +7,10 @@
 struct mem_node {
 	uint16_t n;
 	bool leaf;
-	struct mem_node *next;		    /* of leaves */
-	struct mem_entry *entry[MEM_NODE];  /* leaf: entries. inner: smallest entry of child i; [0] is not looked at */
-	struct mem_node *child[MEM_NODE];   /* inner only: leaves are allocated without */
+	struct mem_node *next; /* of leaves */
+	struct mem_entry
+		*entry[MEM_NODE]; /* leaf: entries. inner: smallest entry of child i; [0] is not looked at */
+	struct mem_node *child[MEM_NODE]; /* inner only: leaves are allocated without */
 };
 
 #define LEAF_SIZE offsetof(struct mem_node, child)
@@ -93,7 +94,8 @@ struct mem_entry *mem_find(const struct mem_map *m, const void *key, size_t len)
 	uint32_t h = hash_of(key, len);
 
 	for (size_t i = h & m->mask; m->slot[i]; i = (i + 1) & m->mask)
-		if (m->slot[i]->hash == h && m->slot[i]->key_len == len && memcmp(m->slot[i]->key, key, len) == 0)
+		if (m->slot[i]->hash == h && m->slot[i]->key_len == len &&
+		    memcmp(m->slot[i]->key, key, len) == 0)
 			return m->slot[i];
 	return NULL;
 }

@@ -66,12 +66,14 @@ static int parse_record(const uint8_t *p, size_t len, struct frame *f, const cha
 	int r;
 
 	*why = "a record's head or length does not hold";
-	if (len < RECORD_HEAD || record_decode_head(p, &body_len, &payload_len) < 0 || body_len > len - RECORD_HEAD)
+	if (len < RECORD_HEAD || record_decode_head(p, &body_len, &payload_len) < 0 ||
+	    body_len > len - RECORD_HEAD)
 		return -EBADMSG;
 	at = RECORD_HEAD + body_len;
 	rest = len - at;
 	if (f->flags & FRAME_PAYLOAD) {
-		if (payload_len == 0 || payload_len > rest || rest - payload_len > 7 || !all_zero(p + at + payload_len, rest - payload_len))
+		if (payload_len == 0 || payload_len > rest || rest - payload_len > 7 ||
+		    !all_zero(p + at + payload_len, rest - payload_len))
 			return -EBADMSG;
 		r = parse_payload(p + at, payload_len, &payload);
 		if (r < 0)
@@ -88,14 +90,17 @@ static int parse_record(const uint8_t *p, size_t len, struct frame *f, const cha
 		if (payload_len == 0 || rest / 4 > PAYLOAD_CHUNKS(RECORD_PAYLOAD_MAX) + 1)
 			return -EBADMSG;
 		/* Padding may look like one more checksum. */
-		if (record_set_chunks(f->rec, (const uint32_t *)(const void *)(p + at), (uint32_t)(rest / 4)) < 0 &&
-		    (rest < 8 || record_set_chunks(f->rec, (const uint32_t *)(const void *)(p + at), (uint32_t)(rest / 4 - 1)) < 0))
+		if (record_set_chunks(f->rec, (const uint32_t *)(const void *)(p + at),
+				      (uint32_t)(rest / 4)) < 0 &&
+		    (rest < 8 || record_set_chunks(f->rec, (const uint32_t *)(const void *)(p + at),
+						   (uint32_t)(rest / 4 - 1)) < 0))
 			return -EBADMSG;
 	}
 	return 0;
 }
 
-int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struct frame *ret, const char **why)
+int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struct frame *ret,
+		const char **why)
 {
 	struct frame f = {0};
 	size_t flen, patches;
@@ -112,15 +117,16 @@ int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struc
 	f.synced = get64(p + 32);
 	f.lsn = lsn;
 	f.next_lsn = lsn + flen;
-	patches = f.n_patches * sizeof(struct log_patch);
+	patches = f.n_patches * sizeof(struct replica_patch);
 	*why = "a frame's head or length does not hold";
-	if (flen > len || flen % 8 != 0 || flen < FRAME_HEAD + patches || f.n_patches > FRAME_PATCHES_MAX || get32(p + 40) != 0 ||
-	    (f.flags & ~(FRAME_PAYLOAD | FRAME_CHUNKS | FRAME_LIVE)) ||
+	if (flen > len || flen % 8 != 0 || flen < FRAME_HEAD + patches || f.n_patches > REPLICA_PATCHES_MAX ||
+	    get32(p + 40) != 0 || (f.flags & ~(FRAME_PAYLOAD | FRAME_CHUNKS | FRAME_LIVE)) ||
 	    (f.flags & (FRAME_PAYLOAD | FRAME_CHUNKS)) == (FRAME_PAYLOAD | FRAME_CHUNKS))
 		return -EBADMSG;
 	*why = "a frame's checksum does not hold";
 	if (f.type == FRAME_CUT) {
-		if (flen != FRAME_HEAD + 24 || f.flags || f.n_patches || crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24) != get32(p + 44))
+		if (flen != FRAME_HEAD + 24 || f.flags || f.n_patches ||
+		    crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24) != get32(p + 44))
 			return -EBADMSG;
 		f.group = get32(p + FRAME_HEAD);
 		f.epoch = get64(p + FRAME_HEAD + 8);
@@ -146,7 +152,8 @@ int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struc
 	return (int)flen;
 }
 
-int segment_parse(const uint8_t *p, size_t len, const uint8_t uuid[16], uint64_t no, uint32_t *ret_life, uint64_t *ret_prev_end)
+int segment_parse(const uint8_t *p, size_t len, const uint8_t uuid[16], uint64_t no, uint32_t *ret_life,
+		  uint64_t *ret_prev_end)
 {
 	if (len < SEGMENT_HEAD || memcmp(p, "kuayulog", 8) != 0 || crc32c(0, p, 60) != get32(p + 60) ||
 	    get32(p + 8) != BSTORE_FORMAT || memcmp(p + 16, uuid, 16) != 0 || get64(p + 32) != no)
@@ -180,7 +187,8 @@ static int list_segments(int dir_fd, uint64_t **ret, size_t *ret_n)
 		unsigned long long v;
 		int end = 0;
 
-		if (sscanf(de->d_name, "%20llu.log%n", &v, &end) != 1 || end == 0 || de->d_name[end] || v == 0 || v > UINT32_MAX)
+		if (sscanf(de->d_name, "%20llu.log%n", &v, &end) != 1 || end == 0 || de->d_name[end] ||
+		    v == 0 || v > UINT32_MAX)
 			continue;
 		if (n == cap)
 			no = xrealloc(no, (cap = cap ? cap * 2 : 64) * sizeof(*no));
@@ -261,13 +269,15 @@ static int scan_segment(const uint8_t *p, size_t len, uint64_t no, uint32_t life
 }
 
 /* Is there a whole frame behind off? Then bytes in between were lost or damaged; its word on what was durable counts. */
-static void look_behind(const uint8_t *p, size_t len, uint64_t no, uint32_t life, size_t off, struct log_scan *s)
+static void look_behind(const uint8_t *p, size_t len, uint64_t no, uint32_t life, size_t off,
+			struct log_scan *s)
 {
 	for (off = (off + 8) & ~7ul; off + FRAME_HEAD <= len; off += 8) {
 		struct frame f;
 		const char *why;
 
-		if (get32(p + off) != FRAME_MAGIC || frame_parse(p + off, len - off, lsn_make(no, off), life, &f, &why) <= 0)
+		if (get32(p + off) != FRAME_MAGIC ||
+		    frame_parse(p + off, len - off, lsn_make(no, off), life, &f, &why) <= 0)
 			continue;
 		s->torn = true;
 		s->synced = MAX(s->synced, f.synced);
@@ -295,8 +305,8 @@ static int next_head(int dir_fd, const uint8_t uuid[16], uint64_t next, uint64_t
 	return 0;
 }
 
-int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *ctx, struct frame *f), void *ctx,
-	     struct log_scan *ret, struct err *e)
+int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *ctx, struct frame *f),
+	     void *ctx, struct log_scan *ret, struct err *e)
 {
 	_cleanup_free_ uint64_t *no = NULL;
 	size_t n = 0, i = 0;
@@ -311,8 +321,12 @@ int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *
 	ret->last_seg = no[n - 1];
 	while (i < n && no[i] < from >> 32)
 		i++;
-	if (i == n || (from && no[i] != from >> 32))
-		return 0; /* nothing behind the checkpoint */
+	if (i == n || (from && no[i] != from >> 32)) {
+		ret->torn = true;
+		snprintf(ret->why, sizeof(ret->why), "segment %llu is not there",
+			 (unsigned long long)(from >> 32));
+		return 0;
+	}
 	for (bool more = true; more && i < n; i++) {
 		_cleanup_free_ uint8_t *p = NULL;
 		size_t len, off = SEGMENT_HEAD, stop = 0, at = 0;
@@ -326,7 +340,8 @@ int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *
 			return err_errno(e, r, "cannot read log segment %llu", (unsigned long long)no[i]);
 		if (segment_parse(p, len, uuid, no[i], &life, &prev_end) < 0) {
 			ret->torn = true;
-			snprintf(ret->why, sizeof(ret->why), "the head of segment %llu does not hold", (unsigned long long)no[i]);
+			snprintf(ret->why, sizeof(ret->why), "the head of segment %llu does not hold",
+				 (unsigned long long)no[i]);
 			break;
 		}
 		if (from >> 32 == no[i])
