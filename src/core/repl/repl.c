@@ -349,19 +349,19 @@ void repl_on_peer_down(struct repl *r, uint8_t member, uint64_t now_ms)
 	}
 }
 
-void repl_on_delta(struct repl *r, int err, uint64_t seq, uint64_t now_ms)
+void repl_on_delta(struct repl *r, int err, struct repl_pos at, uint64_t now_ms)
 {
 	if (r->role != REPL_CATCHING || r->whole)
 		return;
-	if (err < 0 || seq < r->live.seq) {
+	if (err < 0 || at.seq < r->live.seq || at.epoch < r->pos.epoch) {
 		backup_out(r); /* says HELLO and begins again; what came stays useful */
 		return;
 	}
-	r->pos = r->live;
-	r->ring_low = r->pos.seq;
+	r->pos = r->live = at;
+	r->ring_low = at.seq;
 	r->whole = true;
 	log_epoch_add(r, r->pos.epoch, r->pos.seq);
-	r->committed = MAX(r->committed, r->pos.seq); /* while catching, committed records came only */
+	r->committed = MAX(r->committed, at.seq); /* a source answers with what is committed only */
 	r->delivered = r->committed;
 	r->io.committed(r->ctx, r->committed);
 	backup_caught_up(r, now_ms);

@@ -143,8 +143,9 @@ void repl_on_view(struct repl *r, const struct repl_view *v, uint64_t now_ms);
 void repl_on_cas(struct repl *r, int err, const struct repl_view *now_there, uint64_t now_ms);
 void repl_on_msg(struct repl *r, const struct repl_msg *m, uint64_t now_ms);
 void repl_on_local_sync(struct repl *r, uint64_t seq, int err, uint64_t now_ms);
-/* err 0: everything up to seq is here (seq of the replica after replica_delta_end: at least the newest record given to io->append so far) and durable. */
-void repl_on_delta(struct repl *r, int err, uint64_t seq, uint64_t now_ms);
+/* err 0: everything up to `at` is here and durable: (epoch, seq) of the replica after replica_delta_end and a checkpoint; at least the newest record given to
+ * io->append so far. Records that follow are ordinary ones from at.seq + 1 on. */
+void repl_on_delta(struct repl *r, int err, struct repl_pos at, uint64_t now_ms);
 void repl_on_disk_error(struct repl *r,
 			uint64_t now_ms); /* the member leaves the in-sync set by its own wish */
 /* The member's process is gone (its connection was closed and it refuses new ones): suspicion at once. Leases are waited for all the same. */

@@ -212,7 +212,7 @@ static void pull(struct world *w, struct member *m)
 		m->log[k] = record_ref(s->log[k]);
 	}
 	m->len = MAX(m->live.seq, repl_committed(s->r));
-	repl_on_delta(m->r, 0, m->len, w->now);
+	repl_on_delta(m->r, 0, (struct repl_pos){m->log[m->len]->epoch, m->len}, w->now);
 }
 
 static void run(struct world *w, unsigned ms)
