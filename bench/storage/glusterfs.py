@@ -71,7 +71,10 @@ class GlusterFS(Contender):
         os.kill(pid, signal.SIGKILL)
 
     def _restart_brick(self, node):
-        self.cli("a1", "volume", "start", VOLUME, "force")
+        def started():  # glusterd may not have noticed yet that the old process has ended
+            self.cli("a1", "volume", "start", VOLUME, "force")
+            return self.brick_pid(node)
+        wait_for(f"glusterfs: the brick of {node} runs", started, 30, interval=0.5)
 
     def waiting(self):
         """Entries that wait to be healed; while a brick is not connected, at least 1."""
