@@ -98,6 +98,11 @@ def write(path, text, flags=os.O_WRONLY):
         os.close(fd)
 
 
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
 def files(c):
     path = c.make("file", "f")
     moves(c, "write", path, lambda: write(path, b"some text"), True, True)
@@ -107,7 +112,7 @@ def files(c):
     moves(c, "truncate to the same size", path, lambda: os.truncate(path, 30), True, True)
     moves(c, "open with O_TRUNC", path, lambda: open_close(path, os.O_WRONLY | os.O_TRUNC), True, True)
     moves(c, "open for writing only", path, lambda: open_close(path, os.O_WRONLY), False, False)
-    moves(c, "open and read", path, lambda: open(path, "rb").read(), False, False)
+    moves(c, "open and read", path, lambda: read(path), False, False)
     moves(c, "chmod", path, lambda: os.chmod(path, 0o600), False, True)
     moves(c, "chown", path, lambda: os.chown(path, ALICE, ALICE), False, True)
     moves(c, "link", path, lambda: os.link(path, c.path("f2")), False, True)
