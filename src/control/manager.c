@@ -155,7 +155,8 @@ static void on_written(void *ctx, int status, json_t *body)
 	if (ok && wr->type == ACTION_DELETE) {
 		/* Gone at once, or going: then the answer is the object with its deletionTimestamp. */
 		if (body && streq(js_str(body, "kind"), control_kinds[wr->kind].kind) && obj_deleting(body) &&
-		    js_int(body, "metadata.deletionGracePeriodSeconds", 1) > 0)
+		    (js_int(body, "metadata.deletionGracePeriodSeconds", 1) > 0 ||
+		     json_array_size(js_get(body, "metadata.finalizers"))))
 			kube_cache_apply(m->caches[wr->kind], body);
 		else
 			world_bury(m->world, wr->kind, wr->obj);

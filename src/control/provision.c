@@ -1,29 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CSI drivers that the controllers call, and the carrying out of ACTION_CSI_*: first the driver, then what follows in the API.
  * Every step may be repeated, by us or by the next leader: the drivers' calls are idempotent, volumes have names that follow from the claim.
- *
- * Which provisioner a driver is, it says itself (GetPluginInfo); it is asked until it answers, and again after RENEW_MS. */
+ */
 #include "control/provision.h"
 
-#define ASK_MS	  2000
-#define RENEW_MS  60000
 #define CREATE_MS 60000
 #define DELETE_MS 60000
 #define TEXT_MAX  400
 
-struct driver {
-	struct provision *p;
-	struct csi *csi;
-	char *name; /* NULL = not heard yet */
-	uint64_t ask_at_ms;
-	bool asking, complained;
-};
-
 struct provision {
-	struct manager *m;
-	struct driver *drivers;
-	size_t n;
-	struct timer *timer;
+	struct csi_drivers *drivers;
 };
 
 struct job {
@@ -34,73 +20,24 @@ struct job {
 	void *ctx;
 };
 
-/* ---- drivers ---- */
-
-static struct driver *find(const struct provision *p, const char *name)
+static void on_seen(void *ctx, const struct csi_driver *d)
 {
-	for (size_t i = 0; i < p->n; i++)
-		if (name && streq(p->drivers[i].name, name))
-			return &p->drivers[i];
-	return NULL;
-}
+	struct manager *m = ctx;
 
-static void on_info(void *ctx, const struct csi_result *r)
-{
-	struct driver *d = ctx;
-	struct manager *m = d->p->m;
-
-	d->asking = false;
-	d->ask_at_ms = clock_ms() + (r->code == RPC_OK ? RENEW_MS : ASK_MS);
-	if (r->code != RPC_OK || !r->controller) {
-		if (!d->complained)
-			log_warn("CSI driver at %s: %s", csi_endpoint(d->csi),
-				 r->code == RPC_OK ? "it has no controller service" : r->text);
-		d->complained = true;
+	if (!d->controller)
 		return;
-	}
-	d->complained = false;
-	if (streq(d->name, r->name))
-		return;
-	free(d->name);
-	d->name = xstrdup(r->name);
-	log_info("CSI driver %s %s at %s", r->name, r->version, csi_endpoint(d->csi));
-	world_set_provisioner(m->world, r->name);
+	world_set_provisioner(m->world, d->name);
 	triggers_storage(m);
-}
-
-static void on_timer(void *ctx)
-{
-	struct provision *p = ctx;
-
-	for (size_t i = 0; i < p->n; i++) {
-		struct driver *d = &p->drivers[i];
-
-		if (d->asking || clock_ms() < d->ask_at_ms)
-			continue;
-		d->asking = true;
-		csi_call(d->csi, &(struct csi_request){.method = CSI_INFO, .done = on_info, .ctx = d});
-	}
 }
 
 int provision_new(struct manager *m, char *const *endpoints, struct provision **ret, struct err *e)
 {
-	size_t n = endpoints ? strv_len((char **)endpoints) : 0;
 	struct provision *p = xcalloc(1, sizeof(*p));
+	int r = csi_drivers_new(m->loop, endpoints, on_seen, m, &p->drivers, e);
 
-	p->m = m;
-	p->drivers = xcalloc(n + 1, sizeof(*p->drivers));
-	for (size_t i = 0; i < n; i++) {
-		int r = csi_new(m->loop, endpoints[i], &p->drivers[i].csi, e);
-
-		if (r < 0) {
-			provision_free(p);
-			return err_wrap(e, "--csi-endpoint=%s", endpoints[i]);
-		}
-		p->drivers[p->n++].p = p;
-	}
-	if (n) {
-		p->timer = timer_new(m->loop, on_timer, p);
-		timer_start(p->timer, 0, 500);
+	if (r < 0) {
+		free(p);
+		return err_wrap(e, "--csi-endpoint");
 	}
 	*ret = p;
 	return 0;
@@ -108,15 +45,10 @@ int provision_new(struct manager *m, char *const *endpoints, struct provision **
 
 struct provision *provision_free(struct provision *p)
 {
-	if (!p)
-		return NULL;
-	for (size_t i = 0; i < p->n; i++) {
-		csi_free(p->drivers[i].csi);
-		free(p->drivers[i].name);
+	if (p) {
+		csi_drivers_free(p->drivers);
+		free(p);
 	}
-	timer_free(p->timer);
-	free(p->drivers);
-	free(p);
 	return NULL;
 }
 
@@ -139,7 +71,7 @@ static void failed(struct job *j, const char *reason, const char *text)
 
 static void call_driver(struct job *j, const char *driver, struct csi_request *r, const char *reason)
 {
-	struct driver *d = find(j->m->provision, driver);
+	const struct csi_driver *d = csi_drivers_find(j->m->provision->drivers, driver);
 
 	if (!d) { /* it was there when the plan was made */
 		failed(j, reason, "the CSI driver is not known any more");

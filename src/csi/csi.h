@@ -68,6 +68,22 @@ struct csi *csi_free(struct csi *c);
 void csi_call(struct csi *c, const struct csi_request *r);
 const char *csi_endpoint(const struct csi *c);
 
+/* ---- drivers.c: several drivers, which say themselves who they are ---- */
+struct csi_drivers;
+struct csi_driver {
+	struct csi *csi;
+	char *name;    /* NULL = has not been heard yet */
+	char *node_id; /* NULL = no node service */
+	bool controller, expand, stage, stats;
+	int64_t volumes_max;
+};
+/* Asks each endpoint every 2 s until it answers, then once a minute. seen: it answered for the first time, or differently. */
+int csi_drivers_new(uv_loop_t *loop, char *const *endpoints,
+		    void (*seen)(void *ctx, const struct csi_driver *d), void *ctx, struct csi_drivers **ret,
+		    struct err *e);
+struct csi_drivers *csi_drivers_free(struct csi_drivers *d); /* accepts NULL */
+const struct csi_driver *csi_drivers_find(const struct csi_drivers *d, const char *name);
+
 /* ---- message.c: pure ---- */
 /* "/csi.v1.Node/NodePublishVolume"; NULL for CSI_INFO. */
 const char *csi_method_path(enum csi_method m);

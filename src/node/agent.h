@@ -2,6 +2,7 @@
 /* Shared structures of the node agent's parts. Loop thread only unless said otherwise. */
 #pragma once
 
+#include "csi/csi.h"
 #include "io/io.h"
 #include "kube/kube.h"
 #include "net/http_client.h"
@@ -17,13 +18,14 @@ struct peers;
 struct lease;
 struct services;
 struct node_object;
+struct claim_volume;
 
 struct node_settings {
 	struct kube_settings kube;
 	char *name, *zone, *address, *data, *image_store, *tls_cert, *tls_key, *client_ca, *listen,
 		*service_cidr;
 	char *cgroup_parent, *pod_cidr, *bridge;
-	char **labels, **insecure_registries;
+	char **labels, **insecure_registries, **csi_endpoints;
 	int64_t pool, mtu, heartbeat_port, pods_max, cpu_milli, memory_bytes;
 };
 
@@ -37,6 +39,8 @@ struct agent {
 	struct http_client *http; /* probes */
 	struct http_server *server;
 	struct strmap *pods; /* uid -> struct pod */
+	struct csi_drivers *csi;
+	struct strmap *staged; /* claim_volume.c */
 	struct images *images;
 	struct sandboxes *sandboxes;
 	struct fence_page *fence;
@@ -132,6 +136,8 @@ struct pod {
 	uint64_t setup_at_ms; /* next try */
 	struct container **c; /* init containers first */
 	size_t n_init, n;
+	struct claim_volume **claims;
+	size_t n_claims;
 	uint64_t deadline_ms; /* of a graceful stop */
 	int64_t start_us;
 	json_t *status; /* last one the API acknowledged or has been sent */
@@ -174,6 +180,24 @@ struct oci_mount;
 int volumes_mounts(struct container *c, const json_t *container, const json_t *env,
 		   struct oci_mount **ret_mounts, size_t *ret_n, struct err *e);
 void volumes_free_mounts(struct oci_mount *m, size_t n);
+
+/* ---- claims and CSI volumes (claim_volume.c) ---- */
+void claim_volumes_init(struct pod *p);
+/* The state of a former agent. */
+void claim_volumes_load(struct pod *p);
+/* All there? Works towards it; e (code 0 before) gets the reason why not, where there is one. */
+int claim_volumes_ready(struct pod *p, struct err *e);
+/* All gone? Works towards it. */
+bool claim_volumes_release(struct pod *p);
+void claim_volumes_free(struct pod *p);
+bool claim_volume_is(const struct pod *p, const char *name);
+/* Where it is mounted (with its sub-path, "" = none); malloc'ed. -EAGAIN: a sub-path is being made, try again. */
+int claim_volume_source(struct pod *p, const char *name, const char *sub, char **ret, bool *ret_read_only,
+			struct err *e);
+/* What former agents staged, after their pods are loaded. */
+void claim_volumes_find_staged(struct agent *a);
+/* Unstages what nobody uses. */
+void claim_volumes_sweep(struct agent *a);
 
 /* ---- probes (probe.c) ---- */
 enum probe_kind { PROBE_STARTUP, PROBE_LIVENESS, PROBE_READINESS };

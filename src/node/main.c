@@ -36,6 +36,8 @@ static const struct setting table[] = {
 	 "CA of the clients that may read logs and metrics"},
 	{"listen", SETTING_STRING, offsetof(struct node_settings, listen), "0.0.0.0:10250", 0, 0, "IP:PORT",
 	 "HTTPS: logs, stats, metrics"},
+	{"csi-endpoint", SETTING_STRINGS, offsetof(struct node_settings, csi_endpoints), NULL, 0, 0,
+	 "unix://PATH,...", "CSI drivers of this node; each says itself who it is"},
 	{"service-cidr", SETTING_STRING, offsetof(struct node_settings, service_cidr), "10.96.0.0/16", 0, 0,
 	 "CIDR", "service addresses"},
 	{"pod-cidr", SETTING_STRING, offsetof(struct node_settings, pod_cidr), NULL, 0, 0, "CIDR",
@@ -217,6 +219,13 @@ static void start_caches(struct agent *a)
 static void on_tick(void *ctx)
 {
 	pods_kick(ctx);
+	claim_volumes_sweep(ctx);
+}
+
+static void on_csi_driver(void *ctx, const struct csi_driver *d)
+{
+	(void)d;
+	pods_kick(ctx);
 }
 
 /* The agent's own look at the lease. Monitors of singletons look for themselves. */
@@ -270,8 +279,11 @@ static int start(struct agent *a, struct err *e)
 	a->peers = peers_new(a, e);
 	if (!a->peers || watch_events(a, e) < 0)
 		return -EIO;
+	if (csi_drivers_new(a->loop, a->s.csi_endpoints, on_csi_driver, a, &a->csi, e) < 0)
+		return err_wrap(e, "--csi-endpoint");
 	start_caches(a);
 	pods_load(a);
+	claim_volumes_find_staged(a);
 	a->services = services_new(a);
 	a->node = node_object_new(a);
 	a->lease = lease_new(a);
@@ -307,6 +319,7 @@ static int run(int argc, char **argv, struct err *e)
 		log_warn("priority: %s", strerror(errno));
 	a->loop = uv_default_loop();
 	a->pods = strmap_new();
+	a->staged = strmap_new();
 	stop_signals(a->loop, on_stop, a);
 	r = start(a, e);
 	if (r < 0)

@@ -291,7 +291,9 @@ static json_t *mounts_new(const struct oci_input *in, bool privileged)
 	qsort(sorted, in->n_mounts, sizeof(*sorted), by_depth);
 	for (size_t i = 0; i < in->n_mounts; i++)
 		add_mount(list, sorted[i]->target, "bind", sorted[i]->source,
-			  sorted[i]->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+			  sorted[i]->slave
+				  ? (sorted[i]->read_only ? "rbind,rslave,ro" : "rbind,rslave,rw")
+				  : (sorted[i]->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw"));
 	free(sorted);
 	return list;
 }
@@ -360,6 +362,9 @@ static json_t *linux_new(const struct oci_input *in, bool privileged)
 	json_t *l = json_pack("{s:s,s:o,s:o}", "cgroupsPath", in->cgroup, "resources",
 			      resources_new(in, privileged), "namespaces", namespaces_new(in));
 
+	for (size_t i = 0; i < in->n_mounts; i++)
+		if (in->mounts[i].slave)
+			json_object_set_new(l, "rootfsPropagation", json_string("rslave"));
 	if (privileged)
 		return l;
 	json_object_set_new(l, "maskedPaths",

@@ -7,6 +7,7 @@
 struct oci_mount {
 	char *source, *target;
 	bool read_only;
+	bool slave; /* what is mounted there later on the node appears in the container too */
 };
 
 struct oci_input {

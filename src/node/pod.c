@@ -78,6 +78,7 @@ static struct pod *pod_new(struct agent *a, json_t *obj)
 		p->ip = xstrdup(a->s.address);
 	p->timer = timer_new(a->loop, on_timer, p);
 	make_containers(p);
+	claim_volumes_init(p);
 	strmap_set(a->pods, p->uid, p);
 	return p;
 }
@@ -115,6 +116,7 @@ static void pod_free(struct pod *p)
 	for (size_t i = 0; i < p->n; i++)
 		container_free(p->c[i]);
 	free(p->c);
+	claim_volumes_free(p);
 	timer_free(p->timer);
 	json_decref(p->obj);
 	json_decref(p->status);
@@ -237,6 +239,11 @@ static bool pod_set_up(struct pod *p)
 		if (p->host_network)
 			write_pod_files(p);
 	}
+	if (!claim_volumes_ready(p, &e)) {
+		if (e.code)
+			set_setup(p, "FailedMount", e.text);
+		return false;
+	}
 	if (!p->host_network && !p->sandbox) {
 		if (!sandboxes_started(p->a->sandboxes)) {
 			set_setup(p, "FailedCreatePodSandBox",
@@ -318,8 +325,11 @@ static bool drive_container(struct pod *p, struct container *c)
 	return false;
 }
 
-static void release_pod(struct pod *p)
+/* false: it is not all gone yet. */
+static bool release_pod(struct pod *p)
 {
+	if (!claim_volumes_release(p))
+		return false;
 	sandbox_cancel(p->a->sandboxes, p);
 	p->sandbox_asked = false;
 	if (p->sandbox) {
@@ -329,6 +339,7 @@ static void release_pod(struct pod *p)
 			services_changed(p->a);
 	}
 	volumes_remove(p);
+	return true;
 }
 
 static bool any_process(const struct pod *p)
@@ -358,8 +369,8 @@ static void run_step(struct pod *p)
 	if (streq(phase, "Succeeded") || streq(phase, "Failed")) {
 		for (size_t i = 0; i < p->n; i++)
 			container_kill(p->c[i]);
-		if (!any_process(p) && p->sandbox)
-			release_pod(p);
+		if (!any_process(p) && (p->sandbox || p->n_claims))
+			(void)release_pod(p);
 		return;
 	}
 	if (!p->seen || p->a->stopping)
@@ -402,8 +413,7 @@ static void stop_step(struct pod *p)
 	}
 	if (any_process(p))
 		return;
-	release_pod(p);
-	p->torn_down = true;
+	p->torn_down = release_pod(p);
 }
 
 static void kill_due(struct pod *p)
@@ -704,6 +714,7 @@ static void load_one(struct agent *a, const char *uid)
 			p->ip = xstrdup(p->sandbox->ip);
 	}
 	p->volumes_ready = p->host_network || p->sandbox;
+	claim_volumes_load(p);
 	for (size_t i = 0; i < p->n; i++) {
 		container_load(p->c[i]);
 		live += p->c[i]->state == CONTAINER_RUNNING;

@@ -4,7 +4,7 @@
  * ConfigMap, Secret and downward API volumes are written as Kubernetes writes them: the files in a new folder ..N, the link ..data swapped
  * to it by rename(2), each key a link to ..data/KEY: a reader sees all keys of one version. They are rewritten only when the
  * content differs (a hash is kept in the link's name). emptyDir is a folder, or a tmpfs for medium Memory; hostPath is the node's own path.
- * Sub-paths are resolved here, once, and must stay inside the volume. Content is small (1 MiB objects): written on the loop thread. */
+ * Claims and CSI volumes are in claim_volume.c. Sub-paths are resolved here, once, and must stay inside the volume. Content is small (1 MiB objects): written on the loop thread. */
 #include "node/agent.h"
 
 #include <dirent.h>
@@ -307,6 +307,8 @@ static int write_volume(struct pod *p, const json_t *vol, struct err *e)
 	const json_t *src;
 	int r;
 
+	if (claim_volume_is(p, js_str_or(vol, "name", "")))
+		return 0; /* claim_volume.c */
 	if ((src = json_object_get(vol, "emptyDir")))
 		return write_empty_dir(p, src, dir, e);
 	if ((src = json_object_get(vol, "hostPath")))
@@ -397,11 +399,24 @@ static int one_mount(struct pod *p, const json_t *vm, const json_t *env, struct 
 	_cleanup_free_ char *expanded = *expr ? env_expand(expr, env) : xstrdup(sub), *source = NULL;
 	bool writable = false;
 
+	if (*target != '/')
+		return err_set(e, -EINVAL, "mountPath \"%s\" is not absolute", target);
+	if (claim_volume_is(p, name)) {
+		int r;
+
+		if (*expanded && !path_ok(expanded))
+			return err_set(e, -EINVAL, "bad subPath \"%s\"", expanded);
+		r = claim_volume_source(p, name, expanded, &m->source, &m->read_only, e);
+		if (r < 0)
+			return r;
+		m->read_only |= js_bool(vm, "readOnly", false);
+		m->slave = true;
+		m->target = xstrdup(target);
+		return 0;
+	}
 	source = volume_source(p, name, &writable);
 	if (!source)
 		return err_set(e, -EINVAL, "the pod has no volume \"%s\"", name);
-	if (*target != '/')
-		return err_set(e, -EINVAL, "mountPath \"%s\" is not absolute", target);
 	m->read_only = js_bool(vm, "readOnly", false) || !writable;
 	if (*expanded) {
 		int r = resolve_sub_path(source, expanded, writable, &m->source, e);

@@ -16,6 +16,7 @@ import grpc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KUAYU = os.environ.get("KUAYU", str(ROOT / "build/src/cli/kuayu"))
 FAKE = ROOT / "test/csi/fake_mount"
+FUSE = ROOT / "build/bench/storage/bench-passthrough"
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
 
@@ -53,10 +54,11 @@ def wait_for(what, seconds, why):
 class Driver:
     """Everything lies in one folder; volumes of the fake are folders in `volumes`."""
 
-    def __init__(self, volumes=("factory",), command=None, prefix=()):
+    def __init__(self, volumes=("factory",), command=None, prefix=(), fuse=False):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kuayu-csi-"))
         self.volumes, self.state, self.pods = self.dir / "volumes", self.dir / "state", self.dir / "pods"
         self.command, self.prefix, self.proc = command or FAKE, list(prefix), None
+        self.env = dict(os.environ, FAKE_VOLUMES=str(self.volumes), FAKE_FUSE=str(FUSE) if fuse else "")
         for d in [self.volumes, self.pods] + [self.volumes / v for v in volumes]:
             d.mkdir()
         self.endpoint = f"unix://{self.dir}/csi.sock"
@@ -68,7 +70,7 @@ class Driver:
         with open(self.log, "a") as log:
             self.proc = subprocess.Popen([*self.prefix, KUAYU, "csi", f"--endpoint={self.endpoint}", "--node-id=a1", f"--state={self.state}",
                                           f"--mount-command={self.command}", "--store=fake:", *more], stderr=log,
-                                         env=dict(os.environ, FAKE_VOLUMES=str(self.volumes)))
+                                         env=self.env)
         wait_for(lambda: self.proc.poll() is not None or self.log.read_text().count("serving ") > said, 10, self.log.read_text)
         self.channel = grpc.insecure_channel(self.endpoint)  # not before: it would back off for seconds
         if self.proc.poll() is not None or not self.up():

@@ -247,6 +247,40 @@ class DriverTest(unittest.TestCase):
         self.unpublish(v.volume_id, pod)
         self.assertFalse(pod.exists())
 
+    def test_a_dead_file_system(self):
+        d = Driver(fuse=True).start("--volume=factory")
+        self.addCleanup(d.close)
+        self.d.close()
+        self.d = d
+        v = self.create()
+        self.stage(v.volume_id)
+        pod, ro, away = self.d.pods / "pod", self.d.pods / "ro", self.d.pods / "away"
+        self.publish(v.volume_id, pod)
+        self.publish(v.volume_id, ro, readonly=True)
+        (pod / "x").write_text("1")
+        os.kill(self.d.fake_pid(), signal.SIGKILL)
+
+        def reads(path):
+            try:
+                return (path / "x").read_text() == "1"
+            except OSError:
+                return False
+        wait_for(lambda: reads(pod) and reads(ro) and self.d.mounts_made() == 2, 15, self.d.log.read_text)
+        with self.assertRaises(OSError):
+            (ro / "y").write_text("still read-only")
+        self.publish(v.volume_id, away)
+        # dies while the driver is away: found by the next one
+        self.d.stop(signal.SIGKILL)
+        os.kill(self.d.fake_pid(), signal.SIGKILL)
+        self.assertFalse(reads(pod))
+        self.d.start("--volume=factory")
+        wait_for(lambda: reads(pod) and reads(ro) and reads(away), 15, self.d.log.read_text)
+        for t in (pod, ro, away):
+            self.unpublish(v.volume_id, t)
+            self.assertFalse(t.exists())
+        self.d.call("Node", "NodeUnstageVolume", volume_id=v.volume_id, staging_target_path=str(self.d.pods / "staging"))
+        self.assertEqual([m for m in mount_points() if str(self.d.pods) in m], [])
+
     def test_the_mount_cannot_start(self):
         (self.d.volumes / "factory.fail").touch()
         with self.assertRaises(grpc.RpcError) as caught:

@@ -19,7 +19,6 @@
 #define BACKOFF_MS     200
 #define BACKOFF_MAX_MS 5000
 #define VOLUMES_MAX    256
-#define MOUNTINFO_MAX  ((size_t)16 << 20)
 #define WORDS_MAX      64
 #define STACKED_MAX    64
 
@@ -55,47 +54,6 @@ struct mounts {
 };
 
 /* ---- mount points ---- */
-
-/* One field of mountinfo, its \ooo undone in place. */
-static void unescape(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' &&
-		    s[3] <= '7') {
-			*to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
-			s += 3;
-		} else {
-			*to++ = *s;
-		}
-	}
-	*to = 0;
-}
-
-bool mount_is_point(const char *path)
-{
-	_cleanup_free_ char *text = NULL;
-	char *save, *line;
-
-	if (file_read("/proc/self/mountinfo", MOUNTINFO_MAX, &text, NULL, NULL) < 0)
-		return false;
-	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char *field = line;
-
-		for (int i = 0; field && i < 4; i++) {
-			field = strchr(field, ' ');
-			field = field ? field + 1 : NULL;
-		}
-		if (!field)
-			continue;
-		field[strcspn(field, " ")] = 0;
-		unescape(field);
-		if (streq(field, path))
-			return true;
-	}
-	return false;
-}
 
 int mount_remove(const char *path, struct err *e)
 {
@@ -334,6 +292,8 @@ static void look(struct mounts *m, struct volume *v)
 
 		if (ended)
 			(void)say_why(v, status, &e);
+		else if (!mount_is_point(v->dir))
+			(void)err_set(&e, -ENOENT, "volume %s: somebody has unmounted it", v->name);
 		else if (probe_dead(v))
 			(void)err_set(&e, -ENOTCONN, "volume %s: its mount has died", v->name);
 		else

@@ -28,8 +28,6 @@ char *mounts_path(const struct mounts *m, const char *volume);
 bool mounts_name_ok(const char *volume);
 
 /* ---- helpers on mount points ---- */
-/* By /proc/self/mountinfo: does not touch the file system behind it. */
-bool mount_is_point(const char *path);
 /* Unmounts all that lies on path, dead or not; the folder stays. 0 when nothing was there. */
 int mount_remove(const char *path, struct err *e);
 /* path -> source, read-only if wanted; path is made. On top of what is there. */
