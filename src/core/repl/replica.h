@@ -3,23 +3,29 @@
  * when, from which a member that was away is brought up to date. Pure: keys and data are behind two tables of functions (LMDB and
  * plain files in a brick, memory in the simulator).
  *
- * Keys (first byte = kind, numbers big endian so that they sort; values begin with the 8-byte sequence number of their last change, put
- * there by replica_apply: what EFFECT_PUT carries and kv readers of core/vfs see is the rest):
+ * Keys (first byte = kind, numbers big endian so that they sort; values of the kinds I..S begin with the 8-byte sequence number of their last
+ * change, put there by replica_apply: what EFFECT_PUT carries and kv readers of core/vfs see is the rest):
  *   I folder16 num8		inode (core/vfs)		E folder16 name		entry (core/vfs)
  *   X folder16 num8 name	extended attribute		T id16			intent (core/vfs)
  *   L folder16 num8 ...	lock (core/vfs)			D client8 slot4		newest answer to a client's slot (exactly once)
  *   O folder16 num8		inode without a name, still open	N folder16		next file number
- *   S folder16 num8 stripe4	stripe: gen4, count2, then a 4-byte checksum a block (0 hole, 1 bad); written by replica_apply only
- *   G			group's own: epoch8 seq8 committed8 floor8 (not indexed)
- *   C seq8 i2		index: the key that changed in record seq (its newest change only; older index entries are removed)
- *   Z key			tombstone: seq8 of the deletion; kept until every member is past it, or more than REPLICA_TOMBS_MAX
+ *   S folder16 num8 stripe4	stripe: gen4, count2, then a 4-byte checksum a block (little endian; 0 hole, 1 bad; what is missing is a hole);
+ *				written by replica_apply only. While catching up and until the next change: seq8 base, session4, a bit a block
+ *   H folder16 num8		slice of an inode: gen4 of its last truncate; gone with EFFECT_DROP
+ * Not indexed, a member's own:
+ *   G			epoch8 seq8 committed8 floor8 index8 session4 dirty1
+ *   C seq8 i2		index: keys that record seq changed, each len2 key. An entry is stale where the key has changed since: the walk skips it, so
+ *			that a change costs one put a record and no search. Entries up to `floor` are gone
+ *   B folder16 num8 stripe4	the stripe has bad blocks: to be fetched from another member
+ *   Z key			catching up only: seq8 of a deletion (of H: seq8, off8: cut from there on)
+ *   J folder16 num8 stripe4	full delta only: the checksums there were before
  * Every key is stored behind the group's number (group2), so one database holds all groups of a brick. */
 #pragma once
 
 #include "core/repl/record.h"
 
-#define REPLICA_TOMBS_MAX \
-	1000000u /* a group; the oldest go and `floor` rises: who is older than floor compares everything */
+#define REPLICA_INDEX_MAX \
+	1000000u /* C entries of a group; the oldest go and `floor` rises: who is older than floor compares everything */
 
 /* One ordered map. Pointers that get and next return are valid until the next change of the map. */
 struct kv {
@@ -30,6 +36,7 @@ struct kv {
 	/* First key >= from (> from when after). -ENOENT at the end. */
 	int (*seek)(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
 		    size_t *ret_key_len, const void **ret, size_t *ret_len);
+	void *ctx; /* of a view: its replica */
 };
 
 /* File data of the inodes that have stripes here; one slice an inode and group. Holes and what is behind the end read as zeros. */
@@ -43,31 +50,56 @@ struct blob {
 	int (*drop)(struct blob *b, uint32_t group, const struct vol_ino *ino);
 };
 
+/* Checksum that a partly changed block has after effect number `effect`: see replica_apply. */
+struct replica_patch {
+	uint32_t effect, crc;
+	uint64_t block; /* number in the file */
+};
+#define REPLICA_PATCHES_MAX (2 * RECORD_EFFECTS_MAX)
+
 struct replica {
 	uint32_t group, stripe_size;
 	struct kv *kv;
 	struct blob *blob;
-	uint64_t epoch, seq; /* newest record applied */
-	uint64_t floor;	     /* tombstones up to here may be gone */
-	uint64_t tombs;
-	/* Blocks that live writes changed while a pull of the same stripe was on its way (replica_pull_*); bounded by the pulls in flight. */
+	uint64_t epoch,
+		seq; /* newest record applied in sequence; while catching up: where the catching up began */
+	uint64_t floor; /* changes up to here are not in the index (any more) */
+	uint64_t tombs; /* C entries */
+	/* replica_apply's results, and with replay its input, for partly changed blocks: their content cannot be worked out in a replay, when data of later
+	 * records is in place already. A log keeps them beside the record. Ascending by effect, then block. */
+	struct replica_patch patch[REPLICA_PATCHES_MAX];
+	uint32_t n_patches;
+	/* Catching up (replica_delta_begin .. replica_delta_end): */
+	bool catching;
+	bool full;	  /* of everything */
+	bool dirty;	  /* a catching up was not finished: keys may hold more than `seq` says */
+	uint32_t session; /* number of the last catching up */
+	uint64_t live_first, live_seq, live_epoch; /* records applied meanwhile; 0 = none */
+	uint64_t content_seq;			   /* newest source position of pulled data */
+	/* Pulls in flight: live changes of their blocks make the answer void for those. */
 	struct replica_pull *pulls;
+	struct replica_scratch *scratch;
 };
 
-/* Reads G and counts tombstones. */
+/* Reads G. */
 int replica_init(struct replica *r, uint32_t group, uint32_t stripe_size, struct kv *kv, struct blob *blob);
 void replica_done(struct replica *r);
 int replica_save(struct replica *r,
 		 uint64_t committed); /* writes G; a shell calls it before it makes a checkpoint */
+/* As saved; 0 when there is no G. */
+int replica_saved_committed(struct replica *r, uint64_t *ret);
 
-/* A view of the group's keys for core/vfs: get and seek hide the group number, the sequence number and Z, C, G, S. */
+/* A view of the group's keys for core/vfs: get and seek hide the group number, the sequence number and B, C, G, H, J, S, Z. */
 void replica_view(struct replica *r, struct kv *ret_view);
 
-/* Applies record r->seq + 1. replay: the data of WRITE effects without payload is in place already (log recovery); checksums of its
- * blocks are computed from what is there, and blocks whose payload CRC does not hold are marked bad. Errors: -EIO, -ENOSPC from kv
- * or blob (the member must leave the in-sync set and roll back), -EBADMSG when seq does not follow. */
+/* Applies record r->seq + 1 and leaves r->patch. While catching up: as replica_apply_live. replay (log recovery): data is in place already as far as it will
+ * be (the shell rewrote what the log has), so nothing is read or written but keys; checksums of whole blocks are the record's, those of partly changed
+ * blocks are r->patch as kept with the record; what does not fit is found by replica_distrust or on reading. Errors: -EIO, -ENOSPC from kv
+ * or blob (the member must leave the in-sync set and roll back), -EBADMSG when seq does not follow (a gap behind an unfinished catching up,
+ * r->dirty, is normal: recovery leaves out what was applied live there). */
 int replica_apply(struct replica *r, const struct record *rec, bool replay);
-/* A member that is catching up: a put or delete is skipped where the key's own change is newer; seq may run ahead of the delta. */
+/* A member that is catching up: records without a gap among themselves; what a key or block has from a newer change stays. -EBADMSG when one is left out.
+ * A partly changed block whose content is not known yet becomes bad (and is pulled). Records that the state holds already are left out. */
 int replica_apply_live(struct replica *r, const struct record *rec);
 
 /* ---- reading with checksums ---- */
@@ -78,8 +110,10 @@ int replica_read(struct replica *r, const struct vol_ino *ino, uint64_t off, voi
 /* The checksums of the blocks that [off, off + len) touches, one each (0 = hole): a brick that answers a client sends them along with the bytes
  * and the client verifies, end to end; when one does not hold it reads from another member and reports the block. */
 int replica_crcs(struct replica *r, const struct vol_ino *ino, uint64_t off, uint32_t len, uint32_t *out);
-/* Next offset >= off with data (or hole); -ENXIO when none. */
+/* Next offset >= off with data (or hole); -ENXIO when none (only for data: behind everything is a hole). */
 int replica_seek_data(struct replica *r, const struct vol_ino *ino, uint64_t off, bool hole, uint64_t *ret);
+/* Generation of the slice's last truncate; 0 = none. */
+int replica_slice_gen(struct replica *r, const struct vol_ino *ino, uint32_t *ret);
 
 /* ---- delta: bringing a member up to date ---- */
 /* One key's newest state, in order of change. A source (any in-sync member) walks changes since `since`; below its floor: since = 0
@@ -92,30 +126,57 @@ struct delta_item {
 };
 struct delta_cursor {
 	bool full;
-	uint64_t seq; /* next index position */
-	uint16_t i;
-	uint8_t key[KEY_MAX + 16]; /* full walk: last key */
+	uint64_t
+		seq; /* next index position; full: where the source was at the start: the index is walked from there when the keys have ended */
+	uint16_t i;  /* index entries of seq that were walked; keys of the present entry in `at` */
+	uint8_t key[KEY_MAX + 16]; /* full walk: last key; else: position in the entry (2 bytes) */
 	size_t key_len;
 };
+/* since 0 or below the source's floor: a full walk (ret->full). */
 int replica_delta_start(struct replica *source, uint64_t since, struct delta_cursor *ret);
-/* -ENOENT at the end. */
+/* -ENOENT at the end; -ESTALE: the index has been cut behind the cursor: start anew with since 0. At the end: item and cursor are consistent then with the source's present (epoch, seq), and a later call goes on from there. */
 int replica_delta_next(struct replica *source, struct delta_cursor *c, struct delta_item *ret);
-/* Receiver: keeps what is newer. For an S key that differs the blocks to fetch are reported: *ret_pull true, then
- * replica_pull_begin ... replica_pull_data. */
+
+/* Receiver: before a pull. continued: from the same primary that the last catching up of this process was with (a link that broke); else an unfinished one's
+ * state may hold records that were never committed, and everything is compared. *ret_since: what to ask for (replica_delta_start there). */
+int replica_delta_begin(struct replica *r, bool continued, uint64_t *ret_since);
+/* The source answers with a full walk: forget the keys (data stays and is compared), except what live records changed meanwhile. Also done by
+ * replica_delta_begin when *ret_since is 0. */
+int replica_delta_wipe(struct replica *r);
+
+/* Keeps what is newer. For an S key that differs the blocks to fetch are reported; they are bad here until replica_pull_data brings them. */
 struct pull_range {
 	struct vol_ino ino;
 	uint64_t off; /* multiple of 64 KiB */
-	uint32_t len; /* multiple of 64 KiB, at most the stripe */
+	uint32_t len; /* multiple of 64 KiB, within one stripe */
+	uint64_t seq; /* the source must have applied this much before it reads (else it answers -EAGAIN) */
 };
 #define PULL_RANGES_MAX 64
 int replica_delta_apply(struct replica *r, const struct delta_item *item, struct pull_range *ret_ranges,
 			size_t *ret_n);
+/* The walk ended with the source at (epoch, seq) and nothing is bad any more (replica_bad_next). 0: r->seq is where this member is now (>= seq), and
+ * records follow from there; -EAGAIN: live records up to seq, or up to where pulled data was read, have not all come yet, or they began behind seq: walk on
+ * from the cursor, then call again. full: what was not named is gone then. */
 int replica_delta_end(struct replica *r, bool full, uint64_t epoch, uint64_t seq);
-/* Data for a pull_range arrived, read at the source with replica_read (checksums verified by the receiver against the source's crcs); blocks
- * that a live write changed since replica_delta_apply reported the range are left alone. */
-int replica_pull_data(struct replica *r, const struct pull_range *range, const uint32_t *crcs,
-		      const void *data, uint32_t len);
-/* Marks every block that rec's WRITE touched bad, so that it is fetched: for records that were cut from a divergent tail. */
+
+/* ---- fetching blocks (delta, repair of bad blocks) ---- */
+/* Announces a fetch; call when it is sent. -ENOMEM; -EBUSY: one for these blocks is on its way. */
+int replica_pull_begin(struct replica *r, const struct pull_range *range);
+/* The answer: bytes read at the source at source_seq (blocks whose bytes do not fit the source's crcs stay bad). Blocks that are not bad here, or that
+ * changed here since replica_pull_begin, are left alone. data NULL: the fetch failed; only ends it. -EAGAIN (not while catching up): the source was ahead; try
+ * again. Changes outside records: bstore_mark_dirty. */
+int replica_pull_data(struct replica *r, const struct pull_range *range, uint64_t source_seq,
+		      const uint32_t *crcs, const void *data, uint32_t len);
+/* The next ranges with bad blocks from stripe (ino, off) on; *ino and *off move behind them. Zeroed ino and off 0 = from the start. 0 with *ret_n 0 = no more. */
+int replica_bad_next(struct replica *r, struct vol_ino *ino, uint64_t *off, struct pull_range *ret_ranges,
+		     size_t *ret_n);
+/* Reads the blocks of [off, off + len) and marks those bad whose checksum does not hold; *ret_bad (may be NULL): how many are bad now. For scrub,
+ * recovery after a power loss, reports by clients. */
+int replica_verify(struct replica *r, const struct vol_ino *ino, uint64_t off, uint64_t len,
+		   uint32_t *ret_bad);
+/* replica_verify of every block that rec's effects touched: for records that were cut from a divergent tail. */
 int replica_distrust(struct replica *r, const struct record *rec);
-/* Drops tombstones of changes up to seq (all members are past it). */
+/* The first stripe with data at or behind (ino, off), for scrub; its place goes to *ino and *off (call again with off + stripe_size). -ENOENT at the end. */
+int replica_stripe_next(struct replica *r, struct vol_ino *ino, uint64_t *off);
+/* Drops index entries of changes up to seq (all members are past it, durably): a bounded number a call, 0 or 1 = call again. */
 int replica_forget(struct replica *r, uint64_t seq);
