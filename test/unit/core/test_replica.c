@@ -786,6 +786,6 @@ static void test_errors(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_data), cmocka_unit_test(test_hole), cmocka_unit_test(test_rot),
-	  cmocka_unit_test(test_view), cmocka_unit_test(test_replay),
-	  cmocka_unit_test(test_lost_primary), cmocka_unit_test(test_full), cmocka_unit_test(test_ranges),
-	  cmocka_unit_test(test_cost), cmocka_unit_test(test_errors))
+	  cmocka_unit_test(test_view), cmocka_unit_test(test_replay), cmocka_unit_test(test_lost_primary),
+	  cmocka_unit_test(test_full), cmocka_unit_test(test_ranges), cmocka_unit_test(test_cost),
+	  cmocka_unit_test(test_errors))
