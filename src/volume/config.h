@@ -3,7 +3,7 @@
  * the store. Keys, all JSON:
  *   /kuayu/bricks/NAME			{"name","domain","address","path","version","incarnation"} under the brick's lease: there = alive
  *   /kuayu/volumes/NAME		the map (vol_map_to_json) + {"state":"created|started|stopped","options":{...},"created":RFC3339}
- *   /kuayu/volumes/NAME/view/GGGG	{"epoch":7,"primary":"a1","isr":["a1","b1","c1"]} */
+ *   /kuayu/volumes/NAME/view/GGGG	{"epoch":7,"primary":"a1","isr":["a1","b1","c1"]}; "fork":N when it is not 0 */
 #pragma once
 
 #include "core/place/place.h"

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Documents of volumes, bricks and views in the store. A document that cannot be read (another version's, or damaged) is an error for who asked
+ * for it by name and is passed over, with a line in the log, by lists and watches. */
+#include "volume/config/internal.h"
+
+#define BRICKS	"/kuayu/bricks/"
+#define VOLUMES "/kuayu/volumes/"
+#define BATCH	48 /* operations a transaction */
+
+static void key_of(char key[STORE_KEY_MAX], const char *name)
+{
+	snprintf(key, STORE_KEY_MAX, VOLUMES "%s", name);
+}
+
+static void view_key(char key[STORE_KEY_MAX], const char *name, uint32_t group)
+{
+	snprintf(key, STORE_KEY_MAX, VOLUMES "%s/view/%04u", name, group);
+}
+
+/* ---- bricks ---- */
+
+int volcfg_register(struct store *s, const struct volcfg_brick *b, int64_t *ret_lease, struct err *e)
+{
+	_cleanup_json_ json_t *o =
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "name", b->brick.name, "domain", b->brick.domain,
+			  "address", b->brick.address, "path", b->brick.path, "version", KUAYU_VERSION,
+			  "incarnation", (json_int_t)(b->incarnation & INT64_MAX));
+	_cleanup_free_ char *text = NULL;
+	char key[STORE_KEY_MAX];
+	struct store_op op = {.type = STORE_PUT, .key = key};
+	int64_t lease, rev;
+	int r;
+
+	if (!o)
+		return err_set(e, -EINVAL, "brick %s: a name that is no UTF-8", b->brick.name);
+	r = store_lease_grant(s, BRICK_LEASE_S, &lease, e);
+	if (r < 0)
+		return r;
+	text = js_text(o);
+	snprintf(key, sizeof(key), BRICKS "%s", b->brick.name);
+	op.value = text;
+	op.value_len = strlen(text);
+	op.lease = lease;
+	r = store_txn(s, NULL, 0, &op, 1, &rev, e);
+	if (r < 0)
+		return r;
+	*ret_lease = lease;
+	return 0;
+}
+
+static int copy_text(char *out, size_t size, const char *text)
+{
+	if (!text || strlen(text) >= size)
+		return -EINVAL;
+	strcpy(out, text);
+	return 0;
+}
+
+static int brick_parse(const struct store_kv *kv, struct volcfg_brick *ret)
+{
+	_cleanup_json_ json_t *o = NULL;
+
+	*ret = (struct volcfg_brick){.brick.weight = 100};
+	if (js_parse_new(kv->value, kv->value_len, &o, NULL) < 0 ||
+	    copy_text(ret->brick.name, sizeof(ret->brick.name), js_str(o, "name")) < 0 ||
+	    copy_text(ret->brick.domain, sizeof(ret->brick.domain), js_str(o, "domain")) < 0 ||
+	    copy_text(ret->brick.address, sizeof(ret->brick.address), js_str(o, "address")) < 0 ||
+	    copy_text(ret->brick.path, sizeof(ret->brick.path), js_str(o, "path")) < 0)
+		return -EBADMSG;
+	ret->incarnation = (uint64_t)js_int(o, "incarnation", 0);
+	return 0;
+}
+
+int volcfg_bricks(struct store *s, struct volcfg_brick **ret, size_t *ret_n, struct err *e)
+{
+	struct store_list l = {0};
+	int r = store_range(s, BRICKS, NULL, 0, 0, &l, e);
+
+	if (r < 0)
+		return r;
+	*ret = xcalloc(MAX(l.n, 1u), sizeof(**ret));
+	*ret_n = 0;
+	for (size_t i = 0; i < l.n; i++)
+		if (brick_parse(&l.kv[i], *ret + *ret_n) == 0)
+			(*ret_n)++;
+		else
+			log_warn("%s is no brick's document", l.kv[i].key);
+	store_list_done(&l);
+	return 0;
+}
+
+/* ---- volumes ---- */
+
+void volcfg_volume_done(struct volcfg_volume *v)
+{
+	v->map = vol_map_free(v->map);
+	json_decref(v->options);
+	v->options = NULL;
+}
+
+static int volume_parse(const char *key, const char *text, size_t len, int64_t mod_rev,
+			struct volcfg_volume *ret, struct err *e)
+{
+	_cleanup_json_ json_t *o = NULL;
+	const char *state;
+	int r;
+
+	*ret = (struct volcfg_volume){.mod_rev = mod_rev};
+	r = js_parse_new(text, len, &o, e);
+	if (r == 0)
+		r = vol_map_from_json(o, &ret->map, e);
+	if (r < 0)
+		return err_wrap(e, "%s", key);
+	state = js_str_or(o, "state", "created");
+	if (copy_text(ret->state, sizeof(ret->state), state) < 0) {
+		volcfg_volume_done(ret);
+		return err_set(e, -EBADMSG, "%s: a state that is none", key);
+	}
+	ret->map->started = streq(state, "started");
+	ret->options =
+		json_is_object(js_get(o, "options")) ? json_deep_copy(js_get(o, "options")) : json_object();
+	return 0;
+}
+
+int volcfg_get(struct store *s, const char *name, struct volcfg_volume *ret, struct err *e)
+{
+	struct store_kv kv = {0};
+	char key[STORE_KEY_MAX];
+	int r;
+
+	if (!vol_name_valid(name))
+		return err_set(e, -EINVAL, "'%s' is no name of a volume", name);
+	key_of(key, name);
+	r = store_get(s, key, 0, &kv, NULL, e);
+	if (r == -ENOENT)
+		return err_set(e, r, "volume %s does not exist", name);
+	if (r < 0)
+		return r;
+	r = volume_parse(key, kv.value, kv.value_len, kv.mod_rev, ret, e);
+	store_kv_done(&kv);
+	return r;
+}
+
+int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, struct err *e)
+{
+	struct store_list l = {0};
+	char **names = NULL;
+	int r = store_range(s, VOLUMES, NULL, 0, 0, &l, e);
+
+	if (r < 0)
+		return r;
+	names = xcalloc(1, sizeof(*names));
+	for (size_t i = 0; i < l.n; i++)
+		if (!strchr(l.kv[i].key + strlen(VOLUMES), '/'))
+			names = strv_add(names, l.kv[i].key + strlen(VOLUMES));
+	*ret_n = strv_len(names);
+	*ret_names = names;
+	store_list_done(&l);
+	return 0;
+}
+
+static char *volume_text(const struct volcfg_volume *v, const char *created)
+{
+	_cleanup_json_ json_t *o = vol_map_to_json(v->map);
+
+	json_object_set_new(o, "state", json_string(v->state[0] ? v->state : "created"));
+	json_object_set_new(o, "started", json_boolean(streq(v->state, "started")));
+	if (v->options)
+		json_object_set(o, "options", v->options);
+	else
+		json_object_set_new(o, "options", json_object());
+	json_object_set_new(o, "created", json_string(created));
+	return js_text(o);
+}
+
+/* ---- views ---- */
+
+static char *view_text(const struct vol_map *m, uint32_t group, const struct repl_view *v)
+{
+	_cleanup_json_ json_t *o = json_object(), *isr = json_array();
+	const struct vol_group *g = &m->group[group];
+
+	json_object_set_new(o, "epoch", json_integer((json_int_t)v->epoch));
+	json_object_set_new(o, "primary",
+			    json_string(v->primary < m->replica ? m->brick[g->brick[v->primary]].name : ""));
+	for (uint32_t i = 0; i < m->replica; i++)
+		if (v->isr >> i & 1)
+			json_array_append_new(isr, json_string(m->brick[g->brick[i]].name));
+	json_object_set(o, "isr", isr);
+	if (v->fork)
+		json_object_set_new(o, "fork", json_integer((json_int_t)v->fork));
+	return js_text(o);
+}
+
+static int member_of(const struct vol_map *m, uint32_t group, const char *name)
+{
+	int brick = name ? vol_brick_find(m, name) : -1;
+
+	return brick < 0 ? -1 : vol_group_member(m, group, (uint32_t)brick);
+}
+
+static int view_parse(const struct vol_map *m, uint32_t group, const char *text, size_t len,
+		      struct repl_view *ret)
+{
+	_cleanup_json_ json_t *o = NULL;
+	int64_t epoch;
+	json_t *name;
+	size_t i;
+	int k;
+
+	if (js_parse_new(text, len, &o, NULL) < 0 || (epoch = js_int(o, "epoch", -1)) < 0)
+		return -EBADMSG;
+	*ret = (struct repl_view){.epoch = (uint64_t)epoch,
+				  .fork = (uint64_t)MAX(js_int(o, "fork", 0), (int64_t)0)};
+	k = member_of(m, group, js_str(o, "primary"));
+	if (k < 0)
+		return -EBADMSG;
+	ret->primary = (uint8_t)k;
+	json_array_foreach (js_get(o, "isr"), i, name) {
+		k = member_of(m, group, json_string_value(name));
+		if (k < 0)
+			return -EBADMSG;
+		ret->isr = (uint8_t)(ret->isr | 1u << k);
+	}
+	return 0;
+}
+
+int volcfg_view_get(struct store *s, const struct vol_map *m, uint32_t group, struct repl_view *ret,
+		    int64_t *ret_rev, struct err *e)
+{
+	struct store_kv kv = {0};
+	char key[STORE_KEY_MAX];
+	int r;
+
+	view_key(key, m->name, group);
+	r = store_get(s, key, 0, &kv, NULL, e);
+	if (r < 0)
+		return r;
+	r = view_parse(m, group, kv.value, kv.value_len, ret);
+	*ret_rev = kv.mod_rev;
+	store_kv_done(&kv);
+	return r < 0 ? err_set(e, r, "%s is no view", key) : 0;
+}
+
+int volcfg_view_cas(struct store *s, const struct vol_map *m, uint32_t group, uint64_t expect_epoch,
+		    const struct repl_view *next, struct repl_view *now, struct err *e)
+{
+	_cleanup_free_ char *text = view_text(m, group, next);
+	char key[STORE_KEY_MAX];
+	struct store_cmp cmp = {.key = key};
+	struct store_op op = {.type = STORE_PUT, .key = key, .value = text, .value_len = strlen(text)};
+	int64_t rev;
+	int r = volcfg_view_get(s, m, group, now, &cmp.mod_rev, e);
+
+	if (r < 0)
+		return r;
+	if (now->epoch != expect_epoch)
+		return err_set(e, -EEXIST, "group %u is in epoch %llu", group,
+			       (unsigned long long)now->epoch);
+	view_key(key, m->name, group);
+	r = store_txn(s, &cmp, 1, &op, 1, &rev, e);
+	if (r == -EEXIST && volcfg_view_get(s, m, group, now, &cmp.mod_rev, e) < 0)
+		return -EAGAIN;
+	if (r == 0)
+		*now = *next;
+	return r;
+}
+
+/* ---- creating, changing, deleting ---- */
+
+static int put_views(struct store *s, const struct vol_map *m, struct err *e)
+{
+	for (uint32_t from = 0; from < m->n_groups; from += BATCH) {
+		uint32_t n = MIN(m->n_groups - from, (uint32_t)BATCH);
+		char key[BATCH][VOL_NAME_MAX + 64], *text[BATCH];
+		struct store_op op[BATCH];
+		int64_t rev;
+		int r;
+
+		for (uint32_t i = 0; i < n; i++) {
+			struct repl_view v = {.isr = (uint8_t)((1u << m->replica) - 1)};
+
+			text[i] = view_text(m, from + i, &v);
+			snprintf(key[i], sizeof(key[i]), VOLUMES "%s/view/%04u", m->name, from + i);
+			op[i] = (struct store_op){.type = STORE_PUT,
+						  .key = key[i],
+						  .value = text[i],
+						  .value_len = strlen(text[i])};
+		}
+		r = store_txn(s, NULL, 0, op, n, &rev, e);
+		for (uint32_t i = 0; i < n; i++)
+			free(text[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Views first: who finds the volume finds them all. Two who create the same name at once: one of them gets -EEXIST, and the views are alike. */
+int volcfg_create(struct store *s, const struct volcfg_volume *v, struct err *e)
+{
+	char key[STORE_KEY_MAX], now[CLOCK_TEXT_MAX];
+	_cleanup_free_ char *text = volume_text(v, clock_text(now, clock_wall_us(), 0));
+	struct store_cmp cmp = {.key = key};
+	struct store_op op = {.type = STORE_PUT, .key = key, .value = text, .value_len = strlen(text)};
+	struct store_kv kv = {0};
+	int64_t rev;
+	int r;
+
+	key_of(key, v->map->name);
+	r = store_get(s, key, 0, &kv, NULL, NULL);
+	store_kv_done(&kv);
+	if (r == -ENOENT)
+		r = put_views(s, v->map, e);
+	else if (r == 0)
+		r = -EEXIST;
+	if (r == 0)
+		r = store_txn(s, &cmp, 1, &op, 1, &rev, e);
+	return r == -EEXIST ? err_set(e, r, "volume %s exists already", v->map->name) : r;
+}
+
+int volcfg_put(struct store *s, const struct volcfg_volume *v, struct err *e)
+{
+	_cleanup_json_ json_t *before = NULL;
+	_cleanup_free_ char *text = NULL;
+	char key[STORE_KEY_MAX];
+	struct store_cmp cmp = {.key = key, .mod_rev = v->mod_rev};
+	struct store_op op = {.type = STORE_PUT, .key = key};
+	struct store_kv kv = {0};
+	int64_t rev;
+	int r;
+
+	key_of(key, v->map->name);
+	r = store_get(s, key, 0, &kv, NULL, e);
+	if (r < 0)
+		return r;
+	if (js_parse_new(kv.value, kv.value_len, &before, NULL) < 0)
+		before = json_object();
+	store_kv_done(&kv);
+	op.value = text = volume_text(v, js_str_or(before, "created", ""));
+	op.value_len = strlen(text);
+	r = store_txn(s, &cmp, 1, &op, 1, &rev, e);
+	return r == -EEXIST ? err_set(e, -EAGAIN, "volume %s was changed meanwhile", v->map->name) : r;
+}
+
+int volcfg_delete(struct store *s, const char *name, struct err *e)
+{
+	struct store_list l = {0};
+	char key[STORE_KEY_MAX], below[STORE_KEY_MAX + 1];
+	struct store_op op = {.type = STORE_DELETE, .key = key};
+	int64_t rev;
+	int r;
+
+	key_of(key, name);
+	r = store_txn(s, NULL, 0, &op, 1, &rev, e);
+	if (r < 0)
+		return r;
+	snprintf(below, sizeof(below), "%s/", key);
+	r = store_range(s, below, NULL, 0, 0, &l, e);
+	for (size_t i = 0; i < l.n && r == 0; i++) {
+		op.key = l.kv[i].key;
+		r = store_txn(s, NULL, 0, &op, 1, &rev, e);
+	}
+	store_list_done(&l);
+	return r;
+}
+
+int volcfg_option(const struct volcfg_volume *v, const char *name, const char **ret)
+{
+	const char *text = json_string_value(json_object_get(v->options, name));
+
+	if (!text)
+		return -ENOENT;
+	*ret = text;
+	return 0;
+}
+
+int volcfg_parse_volume(const struct store_kv *kv, struct volcfg_volume *ret, struct err *e)
+{
+	return volume_parse(kv->key, kv->value, kv->value_len, kv->mod_rev, ret, e);
+}
+
+int volcfg_parse_view(const struct vol_map *m, uint32_t group, const struct store_kv *kv,
+		      struct repl_view *ret)
+{
+	return view_parse(m, group, kv->value, kv->value_len, ret);
+}
