@@ -459,8 +459,9 @@ int do_step_prepare(struct tx *t)
 	if (op->data_len != 16)
 		return -EINVAL;
 	r = folder_get(t, &op->ino, &dst);
-	if (r == 0)
-		r = entry_claim(t, &op->ino.folder, op->name, op->name_len, &there);
+	if (r < 0)
+		return r;
+	r = entry_claim(t, &op->ino.folder, op->name, op->name_len, &there);
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (r == -ENOENT) {
