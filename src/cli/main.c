@@ -9,6 +9,7 @@
 #include "node/node.h"
 #include "sched/sched.h"
 #include "volume/csi/csi_driver.h"
+#include "volume/docker/docker.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -29,6 +30,7 @@ static const struct verb {
 	{"gateway", cmd_gateway, "traffic gateway of a domain: drives HAProxy"},
 	{"db", cmd_db, "supervises one MariaDB + Galera member"},
 	{"csi", cmd_csi, "CSI driver: kuayu volumes for pods, here and on a stock Kubernetes"},
+	{"docker-volume", cmd_docker_volume, "volume plugin for Docker: folders of a kuayu volume"},
 	{"pki", cmd_pki, "makes the cluster's CA and certificates"},
 	{"version", cmd_version, "prints the version"},
 };

@@ -415,7 +415,9 @@ static void name_peer(struct http_conn *c)
 	int len = sizeof(a), port = 0;
 
 	if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&a, &len) == 0) {
-		if (a.ss_family == AF_INET6) {
+		if (a.ss_family == AF_UNIX) {
+			strcpy(ip, "unix");
+		} else if (a.ss_family == AF_INET6) {
 			uv_ip6_name((struct sockaddr_in6 *)&a, ip, sizeof(ip));
 			port = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
 		} else {

@@ -9,6 +9,8 @@
 #include "net/http_internal.h"
 
 #include <netinet/in.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 
 struct letter {
@@ -56,12 +58,39 @@ static void on_sweep(uv_timer_t *t)
 	}
 }
 
+/* libuv's TCP handles take any stream socket. What is left of a former server is removed. */
+static int listen_on_path(struct http_server *s, const char *path, struct err *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd, r = 0;
+
+	if (*path != '/' || strlen(path) >= sizeof(a.sun_path))
+		return err_set(e, -EINVAL, "'%s' cannot be the path of a socket", path);
+	strcpy(a.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_errno(e, -errno, "a socket");
+	(void)unlink(path);
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || chmod(path, 0600) < 0)
+		r = -errno;
+	if (r == 0)
+		r = uv_tcp_open(&s->listener, fd);
+	if (r < 0) {
+		close(fd);
+		return err_errno(e, r, "listening on %s", path);
+	}
+	r = uv_listen((uv_stream_t *)&s->listener, 512, on_connection);
+	return r < 0 ? err_errno(e, r, "listening on %s", path) : 0;
+}
+
 static int listen_on(struct http_server *s, struct err *e)
 {
 	struct sockaddr_storage a = {0};
 	const char *address = s->o.address ? s->o.address : "0.0.0.0";
 	int r, len = sizeof(a);
 
+	if (str_starts(address, "unix:"))
+		return listen_on_path(s, address + strlen("unix:"), e);
 	if (strchr(address, ':'))
 		r = uv_ip6_addr(address, s->o.port, (struct sockaddr_in6 *)&a);
 	else

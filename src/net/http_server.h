@@ -10,7 +10,7 @@ struct http_server;
 struct http_req;
 
 struct http_server_options {
-	const char *address; /* "0.0.0.0" */
+	const char *address; /* "0.0.0.0"; "unix:/run/x.sock": a socket left there goes, mode 0600, no port */
 	int port;	     /* 0 = any free one, see http_server_port() */
 	/* TLS when cert_file is set. client_ca_file: client certificates are asked for and, when given, must verify. */
 	const char *cert_file, *key_file, *client_ca_file;
