@@ -18,12 +18,15 @@ struct vclient_slot;
 struct vclient_options {
 	const char *store_uri;
 	const struct store_options *store_options;
+	struct store *store; /* one that is open already, instead of store_uri; borrowed */
 	const char *volume;
 	const char *
 		domain; /* own domain: reads go to a member there when the volume's read-policy allows; NULL = primaries only */
 	uint64_t timeout_ms; /* one operation; 0 = 30,000 */
 	bool leases;	     /* keep a session and ask for caching leases */
-	/* Called on the session threads; must not call back into the client. */
+	/* Called on threads of the client; none may call back into it. noted: a push has come (before it waits for a worker): answers to questions sent
+	 * before now must not be kept; must not block. invalidate: drop it; the push is answered when it returns. */
+	void (*noted)(void *ctx, const struct proto_push *p);
 	void (*invalidate)(void *ctx, const struct proto_push *p);
 	void (*reset)(
 		void *ctx,
@@ -49,8 +52,9 @@ struct vclient_slot *vclient_slot_free(struct vclient_slot *s);
  * is striped over several groups, sizes brought to the owner (VFS_EXTEND). payload of WRITE: op->payload. *ret_leased (may be NULL): the result may be
  * kept until invalidate or reset. Returns res->err or -EIO. READ verifies checksums end to end and turns to other members. */
 int vclient_call(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased);
-/* Like READ but into the caller's memory; returns bytes read (short at the end of the file) or -errno. */
+/* Like READ but into the caller's memory; size: of the file, UINT64_MAX = not known. Returns bytes read (short at the end of the file) or -errno.
+ * Fastest when off and len are multiples of VOL_BLOCK. *ret_leased as above: the bytes may be kept. */
 int64_t vclient_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t size, uint64_t off,
-		     void *data, uint32_t len);
+		     void *data, uint32_t len, bool *ret_leased);
 /* fsync of every group the file has stripes in. */
 int vclient_fsync(struct vclient_slot *s, const struct vol_ino *ino);
