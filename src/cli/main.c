@@ -10,6 +10,7 @@
 #include "sched/sched.h"
 #include "volume/csi/csi_driver.h"
 #include "volume/docker/docker.h"
+#include "volume/mount.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -31,9 +32,18 @@ static const struct verb {
 	{"db", cmd_db, "supervises one MariaDB + Galera member"},
 	{"csi", cmd_csi, "CSI driver: kuayu volumes for pods, here and on a stock Kubernetes"},
 	{"docker-volume", cmd_docker_volume, "volume plugin for Docker: folders of a kuayu volume"},
+	{"mount", cmd_mount, "mounts a volume"},
+	{"umount", cmd_umount, "unmounts a volume"},
 	{"pki", cmd_pki, "makes the cluster's CA and certificates"},
 	{"version", cmd_version, "prints the version"},
 };
+
+/* mount(8): as /sbin/mount.fuse.kuayu, or by way of mount.fuse3, which runs `kuayu VOLUME DIR -o OPTIONS`. */
+static bool called_by_mount(int argc, char **argv)
+{
+	return str_ends(argv[0], "mount.fuse.kuayu") ||
+	       (argc >= 5 && argv[2][0] == '/' && streq(argv[3], "-o"));
+}
 
 static void usage(FILE *f)
 {
@@ -45,6 +55,8 @@ static void usage(FILE *f)
 
 int main(int argc, char **argv)
 {
+	if (argc > 0 && called_by_mount(argc, argv))
+		return cmd_mount(argc, argv);
 	if (argc < 2) {
 		usage(stderr);
 		return 2;

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Open files: reading, writing, making durable.
+ *
+ * Opening asks nothing when the attributes are known under a lease. Pages stay in the kernel over opens (keep_cache): they are there only as
+ * long as a lease protects them. What was read or written without one is dropped behind the reply. Files opened to append, and files that
+ * two clients write at once, go past the page cache (direct I/O), so that no page is locked while their writes wait for each other.
+ * No write-back: a write that returned is on every in-sync copy. */
+#include <fcntl.h>
+
+#include "volume/mount/internal.h"
+
+static __thread uint8_t *room; /* for what is read; a thread's, IO_MAX bytes */
+
+static uint8_t *read_room(void)
+{
+	if (!room)
+		room = aligned_alloc(VOL_BLOCK, IO_MAX + 2 * VOL_BLOCK);
+	return room;
+}
+
+void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi)
+{
+	bool contended;
+
+	pthread_mutex_lock(&n->lock);
+	contended = n->contended_until > clock_ms();
+	pthread_mutex_unlock(&n->lock);
+	fi->keep_cache = atomic_load(&n->doubt) == 0;
+	if ((fi->flags & O_APPEND || contended) &&
+	    ((fi->flags & O_ACCMODE) == O_WRONLY || atomic_load(&m->direct_mmap)))
+		fi->direct_io = 1;
+	atomic_fetch_add(&n->opens, 1);
+}
+
+/* open(O_TRUNC): one question instead of SETATTR and OPEN. */
+static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
+{
+	struct tick t = tick_of(m, &n->ino, NULL);
+	struct vfs_result res = {0};
+	struct vfs_op op;
+	bool leased;
+	int r;
+
+	op_init(&op, VFS_SETATTR, req, n);
+	op.set = VFS_SET_SIZE;
+	atomic_fetch_add(&n->writing, 1);
+	r = vclient_call(slot_of(m), &op, &res, &leased);
+	if (r == 0) {
+		gate_in(m);
+		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		gate_out(m);
+	} else
+		cache_unsure(n);
+	atomic_fetch_sub(&n->writing, 1);
+	vfs_result_done(&res);
+	return r;
+}
+
+void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	struct vfs_attr a;
+	bool keep;
+	int r;
+
+	atomic_fetch_add(&n->opens, 1); /* before the question: an unlinked file is not reaped from now on */
+	r = fi->flags & O_TRUNC ? truncate_at_open(m, req, n) : meta_refresh(m, req, n, &a, &keep);
+	if (r == 0) {
+		file_opened(m, n, fi);
+		if (fuse_reply_open(req, fi) < 0)
+			atomic_fetch_sub(&n->opens, 1);
+	} else
+		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
+	atomic_fetch_sub(&n->opens, 1);
+}
+
+void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+
+	if (fi->flock_release)
+		(void)lock_release_owner(m, n, fi->lock_owner, true);
+	atomic_fetch_sub(&n->opens, 1);
+	fuse_reply_err(req, 0);
+}
+
+/* close(2) of any descriptor of the file gives up the process's POSIX locks. All data are at the bricks already. */
+void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	bool locked;
+
+	pthread_mutex_lock(&n->lock);
+	locked = n->locked;
+	pthread_mutex_unlock(&n->lock);
+	fuse_reply_err(req, locked ? -lock_release_owner(m, n, fi->lock_owner, false) : 0);
+}
+
+void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	struct tick t = tick_of(m, &n->ino, NULL);
+	uint64_t end = UINT64_MAX;
+	bool leased, keep, direct = fi && fi->flags & O_DIRECT;
+	int64_t got;
+
+	if (!read_room()) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	if (vclient_map(m->c)->stripe > 1) {
+		pthread_mutex_lock(&n->lock);
+		if (n->leased && n->attr_known)
+			end = n->attr.size;
+		pthread_mutex_unlock(&n->lock);
+	}
+	got = vclient_read(slot_of(m), &n->ino, end, (uint64_t)off, room, (uint32_t)MIN(size, IO_MAX),
+			   &leased);
+	if (got < 0) {
+		fuse_reply_err(req, got == -ENOENT ? ESTALE : (int)-got);
+		return;
+	}
+	gate_in(m);
+	keep = tick_same(m, &t);
+	pthread_mutex_lock(&n->lock);
+	n->leased |= keep && leased;
+	keep &= n->leased;
+	pthread_mutex_unlock(&n->lock);
+	fuse_reply_buf(req, (char *)room, (size_t)got);
+	gate_out(m);
+	if (!keep && !direct)
+		cache_drop_behind(m, n, (uint64_t)off, size);
+}
+
+void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
+	      struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	struct tick t = tick_of(m, &n->ino, NULL);
+	struct payload p = {.refs = 1, .len = (uint32_t)size, .data = (uint8_t *)data};
+	struct vfs_result res = {0};
+	bool leased = false, keep;
+	struct vfs_op op;
+	int r;
+
+	op_init(&op, VFS_WRITE, req, n);
+	op.off = (uint64_t)off;
+	op.len = size;
+	op.payload = &p;
+	if (fi && fi->flags & O_APPEND && !fi->writepage)
+		op.flags |= VFS_APPEND;
+	pthread_mutex_lock(&n->lock);
+	op.gen = n->attr.gen;
+	pthread_mutex_unlock(&n->lock);
+	atomic_fetch_add(&n->writing, 1);
+	r = vclient_call(slot_of(m), &op, &res, &leased);
+	if (r < 0 && op.len == size)
+		op.len = 0;
+	if (r < 0 && op.len == 0) {
+		cache_unsure(n);
+		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
+		keep = false;
+	} else {
+		gate_in(m);
+		keep = tick_same(m, &t);
+		keep = cache_learn(m, n, &res.attr, keep && leased, NULL) && keep;
+		fuse_reply_write(req, (size_t)op.len);
+		gate_out(m);
+	}
+	atomic_fetch_sub(&n->writing, 1);
+	if (!keep)
+		cache_drop_behind(m, n, (uint64_t)off, size);
+	vfs_result_done(&res);
+}
+
+void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+
+	(void)datasync, (void)fi;
+	fuse_reply_err(req, -vclient_fsync(slot_of(m), &node_of(m, ino)->ino));
+}
+
+static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
+{
+	const struct vol_map *map = vclient_map(m->c);
+	uint64_t end = op->off + op->len;
+	uint32_t owner = vol_owner(map, &op->ino.folder);
+	int r = 0;
+
+	if (map->stripe == 1)
+		return vclient_call(slot_of(m), op, res, ret_leased);
+	/* Slices elsewhere by stripe, then the owner for its own stripes and the size. */
+	if (op->set & (uint32_t)(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		for (uint64_t off = op->off; off < end && r == 0;) {
+			uint64_t stripe = off / map->stripe_size,
+				 len = MIN((stripe + 1) * map->stripe_size, end) - off;
+
+			if (vol_group_of_stripe(map, &op->ino, stripe) != owner) {
+				struct vfs_op x = *op;
+
+				x.off = off;
+				x.len = len;
+				x.flags |= VFS_FOREIGN;
+				r = vclient_call(slot_of(m), &x, res, NULL);
+				vfs_result_done(res);
+				*res = (struct vfs_result){0};
+			}
+			off += len;
+		}
+	return r < 0 ? r : vclient_call(slot_of(m), op, res, ret_leased);
+}
+
+void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	struct tick t = tick_of(m, &n->ino, NULL);
+	struct vfs_result res = {0};
+	struct vfs_op op;
+	bool leased;
+	int r;
+
+	(void)fi;
+	op_init(&op, VFS_FALLOCATE, req, n);
+	op.off = (uint64_t)off;
+	op.len = (uint64_t)len;
+	op.set = (uint32_t)mode;
+	pthread_mutex_lock(&n->lock);
+	op.gen = n->attr.gen;
+	pthread_mutex_unlock(&n->lock);
+	atomic_fetch_add(&n->writing, 1);
+	r = fallocate_parts(m, &op, &res, &leased);
+	if (r == 0 && res.attr.mode) {
+		gate_in(m);
+		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		gate_out(m);
+	} else
+		cache_unsure(n);
+	fuse_reply_err(req, -r);
+	atomic_fetch_sub(&n->writing, 1);
+	if (r == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		cache_drop_behind(m, n, (uint64_t)off, (uint64_t)len);
+	vfs_result_done(&res);
+}
+
+void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct vfs_result res = {0};
+	struct vfs_op op;
+	int r;
+
+	(void)fi;
+	op_init(&op, VFS_SEEK, req, node_of(m, ino));
+	op.off = (uint64_t)off;
+	op.set = (uint32_t)whence;
+	r = vclient_call(slot_of(m), &op, &res, NULL);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_lseek(req, (off_t)res.attr.size);
+	vfs_result_done(&res);
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mount's inside: how what the kernel keeps stays true.
+ *
+ * The kernel keeps entries, attributes and pages only under a caching lease of this client (client.h); without one every answer carries a time
+ * of zero, and pages that were read are dropped right behind the answer. What a push names is dropped from the kernel before the push is answered.
+ *
+ * An answer on its way while a push comes: before a question is sent its objects' counters are read (tick_*); `noted` raises them the moment a
+ * push is read from the socket. Counters that changed: the answer is given to the kernel, but with a time of zero. The look at the counters
+ * and the reply are made inside the gate (read side); a push passes the gate (write side) before it tells the kernel, so it either was seen by
+ * the reply or comes behind it. The kernel sorts out the rest by its own attr_version, page locks and epoch.
+ *
+ * Dropping may have to wait for locks of the kernel that belong to operations of this very mount, whose answers may wait for another client that
+ * waits for us. So nothing waits without a bound: dentries are dropped all at once by FUSE_NOTIFY_INC_EPOCH, which takes no lock, when the folder
+ * is busy or its lock does not come in time; pages of a file this mount is writing are dropped as soon as the write is through.
+ *
+ * Threads: `threads` FUSE threads, each with a slot of the client; the client's session and push threads; two droppers; one that waits for
+ * locks (F_SETLKW). Locks: nodes.lock (table), then node.lock (one at a time, never with a call to a brick or the kernel inside). */
+#pragma once
+
+#define FUSE_USE_VERSION 312
+#include <fuse3/fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "volume/client.h"
+
+#define NODES_CHUNK   1024
+#define NODES_CHUNKS  65536 /* 67 million nodes */
+#define TICKS	      8192
+#define KEEP_S	      3600.0 /* under a lease */
+#define IO_MAX	      (1u << 20)
+#define NAMES_MAX     65536   /* names of a folder known completely */
+#define NAMES_ALL_MAX 4000000 /* of all of them */
+#define CONTENDED_MS  5000
+#define BUSY_WAIT_MS  20  /* for the kernel, when this mount has something in flight there */
+#define DROP_WAIT_MS  800 /* for the kernel otherwise; a push must be answered within the session's time */
+
+struct names { /* hashes (keyed) of the names in a folder; open addressing, 0 = free, 1 = removed */
+	uint64_t *slot;
+	uint32_t cap, n, used;
+};
+
+struct node {
+	uint32_t index, next; /* of the table */
+	uint32_t generation;
+	struct vol_ino ino;
+	uint64_t lookups; /* the kernel's, and pins; under nodes.lock */
+	_Atomic uint32_t opens, writing, naming;
+	pthread_mutex_t lock;
+	/* under lock: */
+	struct vfs_attr attr;
+	bool attr_known; /* attr is what the owner last said */
+	bool leased;	 /* and may be kept */
+	bool locked;	 /* a POSIX lock was taken through here */
+	bool no_xattrs;	 /* under the lease: it has none */
+	bool complete, fresh, build;
+	uint8_t misses;
+	struct names names;
+	uint64_t changes;	  /* own changes of the folder's names */
+	uint64_t contended_until; /* written by others while it was written here */
+	_Atomic uint32_t doubt;	  /* drops of its pages that have not come to their end */
+};
+
+struct nodes {
+	pthread_mutex_t lock;
+	struct node *_Atomic chunk[NODES_CHUNKS];
+	uint32_t used, free; /* free: list by next, 0 = none (index 0 is the root) */
+	uint32_t *bucket, n_buckets, n;
+};
+
+struct mount_settings {
+	char *volume, *dir, *store, *store_ca, *store_cert, *store_key, *domain, *log;
+	int64_t timeout_ms, threads, readahead_kb;
+	bool foreground, leases, read_only, allow_other;
+	char *fuse_options; /* for the kernel: "ro,nosuid,..." */
+};
+
+struct drop {
+	struct drop *next;
+	int refs;
+	bool done;
+	uint64_t id; /* fuse id */
+	bool entry;
+	int64_t off, len;
+	char name[VFS_NAME_MAX + 1];
+};
+
+struct waiter;
+
+struct mount {
+	struct mount_settings s;
+	struct vclient *c;
+	struct fuse_session *se;
+	struct nodes nodes;
+	_Atomic uint64_t tick[TICKS], pushes;
+	pthread_rwlock_t gate;
+	_Atomic bool epoch_works, direct_mmap, killpriv, stopping;
+	_Atomic uint32_t names_all;
+	uint64_t name_key[2];
+	/* droppers */
+	pthread_mutex_t drop_lock;
+	pthread_cond_t drop_changed;
+	struct drop *drop_first, **drop_last;
+	pthread_t dropper[2];
+	/* lock.c */
+	pthread_mutex_t wait_lock;
+	pthread_cond_t wait_changed;
+	struct waiter *waiters;
+	uint32_t n_waiters;
+	bool unlocked;
+	pthread_t locker;
+};
+
+/* ---- node.c ---- */
+int nodes_init(struct nodes *t);
+void nodes_done(struct nodes *t);
+struct node *node_of(struct mount *m, fuse_ino_t id); /* the kernel knows it */
+fuse_ino_t node_id(const struct node *n);
+struct node *node_lookup(struct mount *m,
+			 const struct vol_ino *ino); /* finds or makes; lookups + 1. NULL = no memory */
+struct node *node_find(struct mount *m, const struct vol_ino *ino); /* pinned, or NULL */
+struct node *node_pin(struct mount *m, uint32_t index); /* pinned, or NULL when it is not in use */
+void node_forget(struct mount *m, struct node *n, uint64_t lookups);
+uint64_t ino_hash(const struct vol_ino *ino);
+uint64_t ino_number(const struct vol_ino *ino); /* st_ino */
+
+/* ---- names.c ---- */
+uint64_t name_hash(struct mount *m, const char *name, size_t len);
+int names_add(struct mount *m, struct names *s, uint64_t hash); /* -ENOSPC: too many */
+void names_del(struct mount *m, struct names *s, uint64_t hash);
+bool names_has(const struct names *s, uint64_t hash);
+void names_done(struct mount *m, struct names *s);
+/* Node locked: an own operation changed this name. done: it is there (made) or not (removed); unsure: nobody knows. */
+void folder_changed(struct mount *m, struct node *folder, const char *name, bool there, bool unsure);
+bool folder_lacks(struct mount *m, struct node *folder, const char *name); /* surely not there */
+
+/* ---- cache.c ---- */
+struct tick {
+	uint64_t a, b;
+	const struct vol_ino *ia, *ib;
+};
+struct tick tick_of(struct mount *m, const struct vol_ino *a, const struct vol_ino *b); /* b may be NULL */
+bool tick_same(struct mount *m, const struct tick *t);
+void cache_noted(void *ctx, const struct proto_push *p);
+void cache_invalidate(void *ctx, const struct proto_push *p);
+void cache_reset(void *ctx, uint32_t group);
+bool cache_is_open(void *ctx, const struct vol_ino *ino);
+int cache_start(struct mount *m);
+void cache_stop(struct mount *m);
+void cache_inc_epoch(struct mount *m);
+/* Behind a reply that must not be kept: pages of the range go. */
+void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t len);
+/* Takes what an answer said of the node (newer versions only; NULL = nothing); keep: under a lease. *ret (may be NULL): what to tell the kernel.
+ * True: it may keep it. Inside the gate, until the reply is given. */
+bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
+void cache_unsure(struct node *n); /* attributes are not known any more */
+void gate_in(struct mount *m);
+void gate_out(struct mount *m);
+
+/* ---- serve.c ---- */
+struct vclient_slot *slot_of(struct mount *m); /* of this thread */
+struct mount *mount_of(fuse_req_t req);
+void op_init(struct vfs_op *op, enum vfs_op_type type, fuse_req_t req, const struct node *n);
+void op_name(struct vfs_op *op, const char *name);
+void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st);
+int serve(struct mount *m, void (*ready)(void *ctx), void *ctx); /* until unmounted */
+
+/* ---- name.c ---- */
+void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ll_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n);
+void ll_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *f);
+void ll_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void ll_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void ll_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ll_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ll_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void ll_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+
+/* ---- rename.c ---- */
+void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+	       unsigned int flags);
+
+/* ---- dir.c ---- */
+void ll_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ll_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ll_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void folder_list(struct mount *m, struct node *folder); /* tries to know all its names */
+
+/* ---- meta.c ---- */
+int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_attr *ret, bool *ret_keep);
+void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void ll_readlink(fuse_req_t req, fuse_ino_t ino);
+void ll_statfs(fuse_req_t req, fuse_ino_t ino);
+void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void ll_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ---- file.c ---- */
+void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
+void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
+	      struct fuse_file_info *fi);
+void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* ---- lock.c ---- */
+int lock_start(struct mount *m);
+void lock_stop(struct mount *m);
+void lock_wake(struct mount *m);
+void ll_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void ll_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+void ll_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
+int lock_release_owner(struct mount *m, struct node *n, uint64_t owner, bool flock);
+
+/* ---- options.c ---- */
+int options_parse(int argc, char **argv, struct mount_settings *s, struct err *e); /* 1: --help was printed */
+void options_done(struct mount_settings *s);

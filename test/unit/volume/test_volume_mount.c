@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mount's books: inodes that the kernel knows, names of folders known completely, counters of pushes. */
+#include "test.h"
+
+#include "volume/mount/internal.h"
+
+static struct mount *fresh(void)
+{
+	struct mount *m = xcalloc(1, sizeof(*m));
+
+	assert_int_equal(nodes_init(&m->nodes), 0);
+	random_bytes(m->name_key, sizeof(m->name_key));
+	return m;
+}
+
+static void done(struct mount *m)
+{
+	nodes_done(&m->nodes);
+	free(m);
+}
+
+static struct vol_ino file(uint64_t folder, uint64_t num)
+{
+	struct vol_ino ino = {.num = num};
+
+	memcpy(ino.folder.b, &folder, sizeof(folder));
+	return ino;
+}
+
+static void ids_come_back_with_a_new_generation(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino a = file(7, 1), b = file(7, 2), c = file(8, 1);
+	struct node *na = node_lookup(m, &a), *nb = node_lookup(m, &b), *nc;
+	fuse_ino_t ida = node_id(na);
+	uint32_t generation = na->generation;
+
+	(void)s;
+	assert_ptr_not_equal(na, nb);
+	assert_true(ida > FUSE_ROOT_ID);
+	assert_ptr_equal(node_of(m, ida), na);
+	assert_ptr_equal(node_lookup(m, &a), na); /* twice known */
+	node_forget(m, na, 1);
+	assert_ptr_equal(node_find(m, &a), na); /* pinned */
+	node_forget(m, na, 2);
+	assert_null(node_find(m, &a));
+	nc = node_lookup(m, &c);
+	assert_int_equal(node_id(nc), ida); /* the place is used again */
+	assert_true(nc->generation != generation);
+	assert_ptr_equal(node_find(m, &b), nb);
+	done(m);
+}
+
+static void many_inodes_are_all_found(void **s)
+{
+	enum { N = 30000 };
+	struct mount *m = fresh();
+
+	(void)s;
+	for (uint64_t i = 0; i < N; i++) {
+		struct vol_ino ino = file(i / 100, i % 100 + 1);
+
+		assert_non_null(node_lookup(m, &ino));
+	}
+	for (uint64_t i = 0; i < N; i += 2) {
+		struct vol_ino ino = file(i / 100, i % 100 + 1);
+		struct node *n = node_find(m, &ino);
+
+		assert_non_null(n);
+		node_forget(m, n, 2);
+	}
+	for (uint64_t i = 0; i < N; i++) {
+		struct vol_ino ino = file(i / 100, i % 100 + 1);
+		struct node *n = node_find(m, &ino);
+
+		assert_int_equal(n != NULL, i % 2);
+	}
+	assert_int_equal(m->nodes.n, N / 2 + 1);
+	done(m);
+}
+
+static void inode_numbers_are_of_the_inode_only(void **s)
+{
+	struct vol_ino root = {.folder = vol_root}, a = file(7, 1), b = file(7, 2);
+
+	(void)s;
+	assert_int_equal(ino_number(&root), 1);
+	assert_true(ino_number(&a) == ino_number(&(struct vol_ino){a.folder, 1}));
+	assert_true(ino_number(&a) != ino_number(&b));
+	assert_true(ino_number(&a) > 1);
+}
+
+static void names_are_a_set(void **s)
+{
+	struct mount *m = fresh();
+	struct names set = {0};
+	char name[32];
+
+	(void)s;
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 5000; i++) {
+			snprintf(name, sizeof(name), "file-%d", i);
+			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name))), 0);
+			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name))), 0);
+		}
+		assert_int_equal(set.n, 5000);
+		assert_true(set.cap <= 32768); /* places of removed names are used again */
+		for (int i = 0; i < 5000; i += 2) {
+			snprintf(name, sizeof(name), "file-%d", i);
+			names_del(m, &set, name_hash(m, name, strlen(name)));
+		}
+		for (int i = 0; i < 6000; i++) {
+			snprintf(name, sizeof(name), "file-%d", i);
+			assert_int_equal(names_has(&set, name_hash(m, name, strlen(name))),
+					 i < 5000 && i % 2);
+		}
+	}
+	names_done(m, &set);
+	assert_int_equal(atomic_load(&m->names_all), 0);
+	done(m);
+}
+
+static void too_many_names_are_refused(void **s)
+{
+	struct mount *m = fresh();
+	struct names set = {0};
+	int r = 0;
+
+	(void)s;
+	for (uint64_t i = 0; i <= NAMES_MAX && r == 0; i++)
+		r = names_add(m, &set, i * 0x9e3779b97f4a7c15u | 2);
+	assert_int_equal(r, -ENOSPC);
+	assert_true(set.n <= NAMES_MAX);
+	names_done(m, &set);
+	done(m);
+}
+
+static void a_folder_known_completely_answers_by_itself(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino ino = file(9, 0);
+	struct node *n = node_lookup(m, &ino);
+
+	(void)s;
+	assert_false(folder_lacks(m, n, "a"));
+	n->complete = true;
+	assert_false(folder_lacks(m, n, "a")); /* not without a lease */
+	n->leased = true;
+	assert_true(folder_lacks(m, n, "a"));
+	folder_changed(m, n, "a", true, false);
+	assert_false(folder_lacks(m, n, "a"));
+	assert_true(folder_lacks(m, n, "b"));
+	folder_changed(m, n, "a", false, true); /* perhaps removed */
+	assert_false(folder_lacks(m, n, "a"));
+	folder_changed(m, n, "a", false, false);
+	assert_true(folder_lacks(m, n, "a"));
+	done(m);
+}
+
+static void an_overtaken_answer_is_not_believed(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino ino = file(9, 3);
+	struct node *n = node_lookup(m, &ino);
+	struct vfs_attr old = {.ino = ino, .mode = S_IFREG | 0644, .size = 1, .version = 10}, new = old, now;
+
+	(void)s;
+	new.size = 2;
+	new.version = 11;
+	assert_false(cache_learn(m, n, &old, false, &now));
+	assert_true(cache_learn(m, n, &new, true, &now));
+	assert_int_equal(now.size, 2);
+	assert_true(cache_learn(m, n, &old, true, &now));
+	assert_int_equal(now.size, 2);
+	new.version = 12;
+	assert_false(cache_learn(m, n, &new, false, &now)); /* newer, but not to be kept */
+	done(m);
+}
+
+static void a_push_is_seen_by_answers_on_their_way(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino a = file(9, 3), b = file(9, 4);
+	struct tick t = tick_of(m, &a, NULL);
+	struct proto_push p = {.type = PUSH_INODE, .ino = b};
+
+	(void)s;
+	assert_true(tick_same(m, &t));
+	cache_noted(m, &p);
+	assert_true(tick_same(m, &t));
+	p.ino = a;
+	cache_noted(m, &p);
+	assert_false(tick_same(m, &t));
+	assert_int_equal(atomic_load(&m->pushes), 2);
+	done(m);
+}
+
+static void options_of_mount_8(void **s)
+{
+	struct mount_settings o;
+	struct err e = {0};
+	char *argv[] = {"kuayu",
+			"logs",
+			"/",
+			"-o",
+			"rw,nosuid,store=etcd:http://1.2.3.4:2379,http://"
+			"1.2.3.5:2379,_netdev,domain=b,timeout=5s,x-systemd.automount",
+			NULL};
+	char *bad[] = {"kuayu", "logs", "/", "-o", "store=mem:,colour=red", NULL};
+
+	(void)s;
+	assert_int_equal(options_parse(5, argv, &o, &e), 0);
+	assert_string_equal(o.volume, "logs");
+	assert_string_equal(o.dir, "/");
+	assert_string_equal(o.store, "etcd:http://1.2.3.4:2379,http://1.2.3.5:2379");
+	assert_string_equal(o.domain, "b");
+	assert_int_equal(o.timeout_ms, 5000);
+	assert_string_equal(o.fuse_options, "rw,nosuid");
+	options_done(&o);
+	assert_int_equal(options_parse(5, bad, &o, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "colour"));
+	options_done(&o);
+}
+
+TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation), cmocka_unit_test(many_inodes_are_all_found),
+	  cmocka_unit_test(inode_numbers_are_of_the_inode_only), cmocka_unit_test(names_are_a_set),
+	  cmocka_unit_test(too_many_names_are_refused),
+	  cmocka_unit_test(a_folder_known_completely_answers_by_itself),
+	  cmocka_unit_test(an_overtaken_answer_is_not_believed),
+	  cmocka_unit_test(a_push_is_seen_by_answers_on_their_way), cmocka_unit_test(options_of_mount_8))
