@@ -214,7 +214,7 @@ static int add(struct log *l, const void *data, size_t len)
 	return buf_add(&l->buf, data, len) < 0 ? -ENOMEM : 0;
 }
 
-/* Frame: head, record head, body, chunks' checksums or payload, patches, zeros up to a multiple of 8. The head's checksum covers the head and the
+/* Frame: head, record head, body, chunks' checksums or payload, zeros up to a multiple of 8, patches. The head's checksum covers the head and the
  * patches: record head, body and data have their own. */
 int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags,
 	       const struct replica_patch *patch, uint32_t n, uint64_t *ret_lsn)
@@ -241,10 +241,10 @@ int log_record(struct log *l, const struct record *rec, uint64_t committed, uint
 		r = add(l, rec->chunk_crc, chunks);
 	if (r == 0 && payload)
 		r = add(l, rec->payload->data, payload);
-	if (r == 0 && n)
-		r = add(l, patch, n * sizeof(*patch));
 	if (r == 0)
 		r = add(l, zeros, pad);
+	if (r == 0 && n)
+		r = add(l, patch, n * sizeof(*patch));
 	return r;
 }
 

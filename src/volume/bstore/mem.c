@@ -10,11 +10,12 @@ struct mem_node {
 	struct mem_node *next; /* of leaves */
 	struct mem_entry
 		*entry[MEM_NODE]; /* leaf: entries. inner: smallest entry of child i; [0] is not looked at */
-	struct mem_node *child[MEM_NODE]; /* inner only: leaves are allocated without */
+	struct mem_node *child[]; /* inner only: MEM_NODE of them */
 };
 
-#define LEAF_SIZE offsetof(struct mem_node, child)
-#define SLOTS_MIN 1024
+#define LEAF_SIZE  sizeof(struct mem_node)
+#define INNER_SIZE (LEAF_SIZE + MEM_NODE * sizeof(struct mem_node *))
+#define SLOTS_MIN  1024
 
 static uint32_t hash_of(const uint8_t *p, size_t len)
 {
@@ -142,7 +143,7 @@ static unsigned below(const struct mem_node *n, const void *key, size_t len, boo
 /* Splits the full child i of n (which has room). Where the new key goes behind everything, the left part stays full. */
 static int split(struct mem_map *m, struct mem_node *n, unsigned i, const void *key, size_t len)
 {
-	struct mem_node *left = n->child[i], *right = malloc(left->leaf ? LEAF_SIZE : sizeof(*right));
+	struct mem_node *left = n->child[i], *right = malloc(left->leaf ? LEAF_SIZE : INNER_SIZE);
 	unsigned keep = cmp(left->entry[MEM_NODE - 1], key, len) < 0 ? MEM_NODE - 1 : MEM_NODE / 2;
 
 	if (!right)
@@ -163,7 +164,7 @@ static int split(struct mem_map *m, struct mem_node *n, unsigned i, const void *
 	n->entry[i + 1] = right->entry[0];
 	n->child[i + 1] = right;
 	n->n++;
-	m->bytes += sizeof(*right);
+	m->bytes += INNER_SIZE;
 	return 0;
 }
 
@@ -173,7 +174,7 @@ static int insert(struct mem_map *m, struct mem_entry *e)
 	unsigned at;
 
 	if (n->n == MEM_NODE) {
-		struct mem_node *root = calloc(1, sizeof(*root));
+		struct mem_node *root = calloc(1, INNER_SIZE);
 
 		if (!root)
 			return -ENOMEM;

@@ -208,6 +208,7 @@ static int read_segment(int dir_fd, uint64_t no, uint8_t **ret, size_t *ret_len)
 	_cleanup_close_ int fd = -1;
 	struct stat st;
 	size_t at = 0;
+	off_t size;
 	uint8_t *p;
 
 	snprintf(name, sizeof(name), "%08llu.log", (unsigned long long)no);
@@ -216,11 +217,15 @@ static int read_segment(int dir_fd, uint64_t no, uint8_t **ret, size_t *ret_len)
 		return -errno;
 	if (st.st_size > UINT32_MAX)
 		return -EBADMSG;
-	p = malloc((size_t)st.st_size + 1);
+	/* Allocated but never written: the log ends there at the latest. */
+	size = lseek(fd, 0, SEEK_HOLE);
+	if (size <= 0 || size > st.st_size)
+		size = st.st_size;
+	p = malloc((size_t)size + 1);
 	if (!p)
 		return -ENOMEM;
-	while (at < (size_t)st.st_size) {
-		ssize_t n = pread(fd, p + at, (size_t)st.st_size - at, (off_t)at);
+	while (at < (size_t)size) {
+		ssize_t n = pread(fd, p + at, (size_t)size - at, (off_t)at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -329,7 +334,7 @@ int log_scan(int dir_fd, const uint8_t uuid[16], uint64_t from, int (*fn)(void *
 	}
 	for (bool more = true; more && i < n; i++) {
 		_cleanup_free_ uint8_t *p = NULL;
-		size_t len, off = SEGMENT_HEAD, stop = 0, at = 0;
+		size_t len = 0, off = SEGMENT_HEAD, stop = 0, at = 0;
 		uint64_t prev_end;
 		uint32_t life;
 

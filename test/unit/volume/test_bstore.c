@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The brick's store against a model: appending, rollback, restarts, kill -9 at any moment, damage. Power loss: test/volume/bstore_power.c. */
+#include "../test.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "bstore_model.h"
+#include "volume/bstore.h"
+#include "volume/bstore/mem.h"
+
+#define LARGE (200u << 10)
+
+struct ctx {
+	char dir[64], run[64];
+	uv_loop_t loop;
+	struct bstore *b;
+	struct bstore_options o;
+	bool member[MODEL_GROUPS];
+	struct err e;
+};
+
+static void ctx_init(struct ctx *c)
+{
+	*c = (struct ctx){0};
+	snprintf(c->dir, sizeof(c->dir), "/tmp/bstore-test-XXXXXX");
+	assert_non_null(mkdtemp(c->dir));
+	snprintf(c->run, sizeof(c->run), "/dev/shm/bstore-test-%d", (int)getpid());
+	assert_int_equal(uv_loop_init(&c->loop), 0);
+	memset(c->member, true, sizeof(c->member));
+	c->o = (struct bstore_options){.dir = c->dir,
+				       .run_dir = c->run,
+				       .uuid = {{1, 2, 3}},
+				       .node = "a1",
+				       .n_groups = MODEL_GROUPS,
+				       .stripe_size = MODEL_STRIPE,
+				       .member = c->member,
+				       .map_bytes = 1u << 30,
+				       .loop = &c->loop};
+}
+
+static int ctx_open(struct ctx *c)
+{
+	int r = bstore_open(&c->o, &c->b, &c->e);
+
+	if (r < 0) {
+		c->b = NULL;
+		uv_run(&c->loop, UV_RUN_DEFAULT);
+	}
+	return r;
+}
+
+static void ctx_close(struct ctx *c)
+{
+	c->b = bstore_close(c->b);
+	uv_run(&c->loop, UV_RUN_DEFAULT);
+}
+
+static void ctx_done(struct ctx *c)
+{
+	if (c->b)
+		ctx_close(c);
+	assert_int_equal(uv_loop_close(&c->loop), 0);
+	dir_remove(c->dir, NULL);
+	dir_remove(c->run, NULL);
+}
+
+static void append(struct ctx *c, uint64_t seed, const struct model_history *h, uint32_t g, uint64_t epoch)
+{
+	struct record *rec = model_record(seed, h, g, epoch, bstore_replica(c->b, g)->seq + 1, LARGE);
+
+	assert_int_equal(bstore_append(c->b, rec, false), 0);
+	record_unref(rec);
+}
+
+/* The store's state is the model's; returns the number of bad blocks. */
+static uint64_t check(struct ctx *c, uint64_t seed, const struct model_history *h)
+{
+	uint64_t all = 0, bad;
+
+	for (uint32_t g = 0; g < MODEL_GROUPS; g++) {
+		struct replica *r = bstore_replica(c->b, g);
+		struct model m;
+		const char *text;
+
+		model_init(&m, g);
+		model_run(&m, seed, h, r->epoch, r->seq, LARGE);
+		text = model_compare(&m, r, &bad);
+		if (text)
+			fail_msg("seed %llu group %u at %llu/%llu: %s", (unsigned long long)seed, g,
+				 (unsigned long long)r->epoch, (unsigned long long)r->seq, text);
+		all += bad;
+		model_done(&m);
+	}
+	return all;
+}
+
+static struct model_history one_epoch(void)
+{
+	struct model_history h = {0};
+
+	for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+		h.start[g][1] = 1;
+	return h;
+}
+
+static void test_mem(void **state)
+{
+	struct mem_map *m = mem_new();
+	char key[16], last[16] = "";
+	size_t n = 0;
+	struct mem_entry *e;
+
+	for (uint64_t i = 0; i < 20000; i++) {
+		snprintf(key, sizeof(key), "%05llu", (unsigned long long)(i * 7919 % 20000));
+		e = mem_make(m, key, 5);
+		assert_non_null(e);
+		assert_ptr_equal(mem_find(m, key, 5), e);
+		e->state = i % 3 ? MEM_VALUE : MEM_NONE;
+	}
+	assert_int_equal(m->n, 20000);
+	for (e = mem_seek(m, "", 0, false); e; e = mem_seek(m, e->key, e->key_len, true), n++) {
+		assert_true(memcmp(last, e->key, 5) < 0);
+		memcpy(last, e->key, 5);
+	}
+	assert_int_equal(n, 20000 - 6667);
+	for (uint64_t i = 0; i < 30000; i++) { /* ascending: leaves stay full */
+		snprintf(key, sizeof(key), "x%05llu", (unsigned long long)i);
+		mem_make(m, key, 6)->state = MEM_VALUE;
+	}
+	assert_int_equal(memcmp(mem_seek(m, "x00041", 6, true)->key, "x00042", 6), 0);
+	assert_null(mem_seek(m, "x29999", 6, true));
+	mem_free(m);
+}
+
+static void test_append_and_restart(void **state)
+{
+	struct model_history h = one_epoch();
+	struct ctx c;
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	assert_false(bstore_group_sure(c.b, 0));
+	bstore_set_sure(c.b, 0, true);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 90; i++) {
+			append(&c, 7, &h, (uint32_t)i % MODEL_GROUPS, 1);
+			if (i % 10 == 0)
+				assert_int_equal(bstore_flush(c.b), 0);
+			if (i % 25 == 24)
+				bstore_set_committed(c.b, 0, bstore_replica(c.b, 0)->seq - 3);
+			if (i == 40 && round == 1)
+				assert_int_equal(bstore_checkpoint(c.b, &c.e), 0);
+		}
+		assert_int_equal(bstore_flush(c.b), 0);
+		assert_int_equal(check(&c, 7, &h), 0);
+		ctx_close(&c);
+		assert_int_equal(ctx_open(&c), 0);
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+			assert_int_equal(bstore_replica(c.b, g)->seq, 30 * (round + 1));
+		assert_true(bstore_group_sure(c.b, 0));
+		assert_false(bstore_group_sure(c.b, 1));
+		assert_int_equal(check(&c, 7, &h), 0);
+		/* What was not known as committed can be sent again. */
+		assert_non_null(bstore_fetch(c.b, 1, 30 * (uint64_t)(round + 1)));
+	}
+	ctx_done(&c);
+}
+
+static void test_refusals(void **state)
+{
+	struct ctx c;
+	struct bstore *other;
+	_cleanup_free_ char *path = NULL;
+	const char *text = "{\"format\":99,\"volume\":\"01020300000000000000000000000000\",\"instance\":"
+			   "\"01020300000000000000000000000000\"}";
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	assert_int_equal(bstore_open(&c.o, &other, &c.e), -EBUSY);
+	assert_non_null(strstr(c.e.text, "another process"));
+	ctx_close(&c);
+	c.o.uuid.b[0] = 9;
+	assert_int_equal(ctx_open(&c), -EEXIST);
+	assert_non_null(strstr(c.e.text, "belongs to volume"));
+	c.o.uuid.b[0] = 1;
+	path = xasprintf("%s/brick.json", c.dir);
+	assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, NULL), 0);
+	assert_int_equal(ctx_open(&c), -EPROTONOSUPPORT);
+	assert_int_equal(file_write_atomic(path, "{", 1, 0600, NULL), 0);
+	assert_int_equal(ctx_open(&c), -EBADMSG);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(ctx_open(&c), -EEXIST); /* not empty, but no brick's */
+	ctx_done(&c);
+}
+
+/* Cuts of uncommitted tails, in memory and over restarts; a checkpoint in the middle holds nothing of them. */
+static void test_rollback(void **state)
+{
+	struct model_history h = one_epoch();
+	struct ctx c;
+	uint64_t epoch = 1, bad = 0;
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	for (int round = 0; round < 12; round++) {
+		uint64_t keep = bstore_replica(c.b, 0)->seq + 5;
+
+		for (int i = 0; i < 20; i++) {
+			append(&c, 3, &h, 0, epoch);
+			append(&c, 3, &h, 1, 1);
+		}
+		assert_int_equal(bstore_flush(c.b), 0);
+		bstore_set_committed(c.b, 0, keep - (round % 3));
+		bstore_set_committed(c.b, 1, keep);
+		if (round % 2)
+			assert_int_equal(bstore_checkpoint(c.b, &c.e), 0);
+		assert_int_equal(bstore_rollback(c.b, 0, model_epoch_of(&h, 0, epoch, keep - 4), keep - 4),
+				 -ERANGE);
+		assert_int_equal(bstore_rollback(c.b, 0, epoch, keep), 0);
+		assert_int_equal(bstore_replica(c.b, 0)->seq, keep);
+		assert_null(bstore_fetch(c.b, 0, keep + 1));
+		h.start[0][++epoch] = keep + 1;
+		bad += check(&c, 3, &h);
+		if (round % 3 == 2) {
+			ctx_close(&c);
+			assert_int_equal(ctx_open(&c), 0);
+			assert_int_equal(bstore_replica(c.b, 0)->seq, keep);
+			check(&c, 3, &h);
+		}
+	}
+	assert_true(bad > 0); /* cut records had written in place */
+	ctx_done(&c);
+}
+
+static void on_done(void *arg, int err)
+{
+	*(int *)arg = err == 0 ? 1 : err;
+}
+
+static void test_sync(void **state)
+{
+	struct model_history h = one_epoch();
+	struct bstore_stats st;
+	struct ctx c;
+	int done[3] = {0};
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	for (int i = 0; i < 20; i++)
+		append(&c, 5, &h, 0, 1);
+	for (int i = 0; i < 3; i++)
+		bstore_sync(c.b, on_done, &done[i]);
+	assert_int_equal(done[0], 0);
+	while (!done[0] || !done[1] || !done[2])
+		uv_run(&c.loop, UV_RUN_ONCE);
+	assert_true(done[0] == 1 && done[1] == 1 && done[2] == 1);
+	bstore_get_stats(c.b, &st);
+	assert_int_equal(st.syncs, 1);
+	assert_int_equal(st.checkpoints, 0);
+	done[0] = 0;
+	bstore_settle(c.b, on_done, &done[0]);
+	while (!done[0])
+		uv_run(&c.loop, UV_RUN_ONCE);
+	bstore_get_stats(c.b, &st);
+	assert_int_equal(st.checkpoints, 1);
+	done[0] = 0;
+	bstore_sync(c.b, on_done, &done[0]);
+	ctx_close(&c);
+	assert_true(done[0] == 1 || done[0] == -ECANCELED);
+	ctx_done(&c);
+}
+
+/* ---- kill -9 ---- */
+
+struct shared {
+	struct model_history h;
+	uint64_t epoch[MODEL_GROUPS], flushed[MODEL_GROUPS], committed[MODEL_GROUPS];
+	_Atomic uint64_t steps;
+};
+
+/* Appends, flushes, commits, cuts and makes checkpoints until it is killed. */
+static void writer(struct ctx *c, uint64_t seed, struct shared *sh)
+{
+	uint64_t s = seed * 31 + sh->steps;
+
+	if (ctx_open(c) < 0)
+		_exit(3);
+	for (;; sh->steps++) {
+		uint32_t g = (uint32_t)(s = s * 6364136223846793005ull + 1442695040888963407ull, s >> 40) %
+			     MODEL_GROUPS;
+		struct replica *r = bstore_replica(c->b, g);
+
+		append(c, seed, &sh->h, g, sh->epoch[g]);
+		if ((s >> 33) % 4 == 0) {
+			if (bstore_flush(c->b) < 0)
+				_exit(4);
+			for (g = 0; g < MODEL_GROUPS; g++)
+				sh->flushed[g] = bstore_replica(c->b, g)->seq;
+		}
+		g = (uint32_t)(s >> 20) % MODEL_GROUPS;
+		r = bstore_replica(c->b, g);
+		if ((s >> 36) % 8 == 0 && sh->flushed[g] > 4 && sh->flushed[g] - 4 > sh->committed[g]) {
+			bstore_set_committed(c->b, g, sh->flushed[g] - 4);
+			sh->committed[g] = sh->flushed[g] - 4;
+		}
+		if ((s >> 50) % 24 == 0 && r->seq > sh->committed[g] && sh->epoch[g] + 1 < MODEL_EPOCHS) {
+			uint64_t to = sh->committed[g] + (s >> 8) % (r->seq - sh->committed[g]);
+
+			sh->flushed[g] = MIN(sh->flushed[g], to);
+			if (bstore_rollback(c->b, g, model_epoch_of(&sh->h, g, sh->epoch[g], to), to) < 0)
+				_exit(5);
+			sh->h.start[g][sh->epoch[g] + 1] = to + 1;
+			sh->epoch[g]++;
+		}
+		bstore_tick(c->b);
+		uv_run(&c->loop, UV_RUN_NOWAIT);
+	}
+}
+
+static void test_kill(void **state)
+{
+	struct shared *sh =
+		mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t seed = (uint64_t)getpid(), replayed = 0;
+	struct ctx c;
+
+	ctx_init(&c);
+	c.o.checkpoint_ms = 60;
+	sh->h = one_epoch();
+	for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+		sh->epoch[g] = 1;
+	for (int round = 0; round < 5; round++) {
+		struct bstore_stats st;
+		int status;
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (pid == 0)
+			writer(&c, seed, sh);
+		usleep(100000 + (useconds_t)(seed * 77 + (uint64_t)round * 1234567) % 200000);
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status)); /* it ran until then */
+		assert_int_equal(ctx_open(&c), 0);
+		bstore_get_stats(c.b, &st);
+		replayed += st.replayed;
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++) {
+			struct replica *r = bstore_replica(c.b, g);
+
+			assert_true(r->seq >= sh->flushed[g]);
+			assert_true(bstore_committed(c.b, g) <= sh->committed[g]);
+			/* A cut that the kill interrupted may have happened already. */
+			sh->epoch[g] = MAX(sh->epoch[g], r->epoch);
+			sh->flushed[g] = r->seq;
+			sh->h.start[g][sh->epoch[g] + 1] = 0;
+		}
+		check(&c, seed, &sh->h);
+		ctx_close(&c);
+	}
+	assert_true(sh->steps > 100);
+	assert_true(replayed > 0);
+	munmap(sh, sizeof(*sh));
+	ctx_done(&c);
+}
+
+TEST_MAIN(cmocka_unit_test(test_mem), cmocka_unit_test(test_append_and_restart),
+	  cmocka_unit_test(test_refusals), cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync),
+	  cmocka_unit_test(test_kill))
