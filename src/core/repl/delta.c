@@ -268,7 +268,7 @@ int replica_delta_begin(struct replica *r, bool continued, uint64_t *ret_since)
 	r->catching = r->dirty = true;
 	r->full = full;
 	r->session++;
-	r->live_first = r->live_seq = r->live_epoch = r->content_seq = 0;
+	r->live_first = r->live_seq = r->live_epoch = r->content_seq = r->item_seq = 0;
 	err = full ? replica_delta_wipe(r) : group_put(r, committed);
 	*ret_since = r->seq;
 	return err;
@@ -276,15 +276,8 @@ int replica_delta_begin(struct replica *r, bool continued, uint64_t *ret_since)
 
 /* ---- receiver: items ---- */
 
-/* What a source must have applied before it reads blocks for us. */
-static uint64_t needed_seq(const struct replica *r, uint64_t seq)
-{
-	seq = MAX(seq, r->seq);
-	return r->live_first > 0 ? MAX(seq, MAX(r->live_seq, r->live_first - 1)) : seq;
-}
-
 /* The bad blocks of the stripe in scratch as ranges of at most 1 MiB; what does not go in is found by replica_bad_next. */
-static size_t bad_ranges(struct replica *r, const struct stripe *st, uint64_t seq, struct pull_range *out)
+static size_t bad_ranges(struct replica *r, const struct stripe *st, struct pull_range *out)
 {
 	uint32_t per = PULL_ALIGN / VOL_BLOCK, blocks = r->scratch->blocks;
 	size_t n = 0;
@@ -303,7 +296,7 @@ static size_t bad_ranges(struct replica *r, const struct stripe *st, uint64_t se
 		}
 		if (n == PULL_RANGES_MAX)
 			break;
-		out[n++] = (struct pull_range){st->ino, off, PULL_ALIGN, needed_seq(r, seq)};
+		out[n++] = (struct pull_range){.ino = st->ino, .off = off, .len = PULL_ALIGN};
 	}
 	return n;
 }
@@ -405,7 +398,7 @@ static int apply_stripe(struct replica *r, const struct delta_item *item, const 
 	if (!item->deleted)
 		st.gen = MAX(st.gen, be32_get(item->value));
 	pulls_changed(r, &ino, st.first, r->scratch->blocks);
-	*ret_n = bad_ranges(r, &st, item->seq, ret_ranges);
+	*ret_n = bad_ranges(r, &st, ret_ranges);
 	if (err == 0)
 		err = stripe_store(r, &st, st.seq);
 	return err < 0 ? err : index_item(r, item->seq, key, key_len);
@@ -424,6 +417,7 @@ int replica_delta_apply(struct replica *r, const struct delta_item *item, struct
 	if (item->key_len == 0 || item->key_len > KEY_MAX || item->value_len > VALUE_MAX || item->seq == 0 ||
 	    !carried(*(const uint8_t *)item->key))
 		return -EBADMSG;
+	r->item_seq = MAX(r->item_seq, item->seq);
 	n = state_key(r, item->key, item->key_len, k);
 	if (k[2] == 'S')
 		return apply_stripe(r, item, k, n, ret_ranges, ret_n);
@@ -506,7 +500,7 @@ int replica_delta_end(struct replica *r, bool full, uint64_t epoch, uint64_t seq
 	if (r->full || full)
 		r->floor = r->seq;
 	r->catching = r->dirty = r->full = false;
-	r->live_first = r->live_seq = r->live_epoch = 0;
+	r->live_first = r->live_seq = r->live_epoch = r->item_seq = 0;
 	pulls_drop(r);
 	return group_put(r, committed);
 }
@@ -536,7 +530,7 @@ int replica_bad_next(struct replica *r, struct vol_ino *ino, uint64_t *off, stru
 		if (err < 0)
 			return err;
 		*off = (uint64_t)(be32_get(k + 27) + 1ull) * r->stripe_size;
-		*ret_n = bad_ranges(r, &st, st.seq, ret_ranges);
+		*ret_n = bad_ranges(r, &st, ret_ranges);
 		if (*ret_n > 0)
 			return 0;
 		err = r->kv->del(r->kv, k, n); /* left behind */

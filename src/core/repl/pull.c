@@ -3,7 +3,7 @@
  * records that were cut). Changes checksums outside records: the sequence numbers of stripes stay, nothing goes into the index. */
 #include "core/repl/state.h"
 
-int replica_pull_begin(struct replica *r, const struct pull_range *range)
+int replica_pull_begin(struct replica *r, struct pull_range *range)
 {
 	uint32_t n = range->len / VOL_BLOCK;
 	struct replica_pull *p;
@@ -20,6 +20,7 @@ int replica_pull_begin(struct replica *r, const struct pull_range *range)
 	p->ino = range->ino;
 	p->first = range->off / VOL_BLOCK;
 	p->n = n;
+	p->need = range->seq = MAX(MAX(r->seq, r->item_seq), r->live_seq);
 	p->next = r->pulls;
 	r->pulls = p;
 	return 0;
@@ -41,7 +42,7 @@ static struct replica_pull *pull_take(struct replica *r, const struct pull_range
 
 /* Block b of the pull, i of the stripe; true: its bytes are to be written. */
 static int take_block(struct replica *r, struct stripe *st, uint32_t i, uint32_t crc, const uint8_t *bytes,
-		      bool *ret_write)
+		      bool known, bool *ret_write)
 {
 	struct replica_scratch *s = r->scratch;
 	int err = 0;
@@ -56,14 +57,16 @@ static int take_block(struct replica *r, struct stripe *st, uint32_t i, uint32_t
 	else
 		*ret_write = true;
 	s->crc[i] = crc;
-	if (st->live)
+	if (known)
 		bit_set(s->mask, i);
 	return err;
 }
 
-static int take(struct replica *r, const struct replica_pull *p, struct stripe *st, const uint32_t *crcs,
-		const uint8_t *data)
+static int take(struct replica *r, const struct replica_pull *p, struct stripe *st, uint64_t source_seq,
+		const uint32_t *crcs, const uint8_t *data)
 {
+	/* With all that came before the live records, and they tell the rest. */
+	bool known = st->live && r->live_first > 0 && source_seq + 1 >= r->live_first;
 	uint32_t run = 0, at;
 	int err = 0;
 
@@ -72,7 +75,7 @@ static int take(struct replica *r, const struct replica_pull *p, struct stripe *
 
 		if (!bit_get(p->changed, at))
 			err = take_block(r, st, (uint32_t)(p->first + at - st->first), crcs[at],
-					 data + (size_t)at * VOL_BLOCK, &write);
+					 data + (size_t)at * VOL_BLOCK, known, &write);
 		if (write) {
 			run++;
 			continue;
@@ -97,7 +100,7 @@ int replica_pull_data(struct replica *r, const struct pull_range *range, uint64_
 
 	if (!p || !data)
 		return 0;
-	if (len != range->len || source_seq < range->seq)
+	if (len != range->len || source_seq < p->need)
 		return -EBADMSG;
 	if (!r->catching && source_seq > r->seq)
 		return -EAGAIN;
@@ -107,7 +110,7 @@ int replica_pull_data(struct replica *r, const struct pull_range *range, uint64_
 	if (err < 0 || !st.found)
 		return err;
 	r->content_seq = MAX(r->content_seq, source_seq);
-	return take(r, p, &st, crcs, data);
+	return take(r, p, &st, source_seq, crcs, data);
 }
 
 /* ---- verification ---- */

@@ -76,6 +76,7 @@ struct replica {
 	uint32_t session; /* number of the last catching up */
 	uint64_t live_first, live_seq, live_epoch; /* records applied meanwhile; 0 = none */
 	uint64_t content_seq;			   /* newest source position of pulled data */
+	uint64_t item_seq;			   /* newest change that a delta named */
 	/* Pulls in flight: live changes of their blocks make the answer void for those. */
 	struct replica_pull *pulls;
 	struct replica_scratch *scratch;
@@ -149,7 +150,8 @@ struct pull_range {
 	struct vol_ino ino;
 	uint64_t off; /* multiple of 64 KiB */
 	uint32_t len; /* multiple of 64 KiB, within one stripe */
-	uint64_t seq; /* the source must have applied this much before it reads (else it answers -EAGAIN) */
+	uint64_t
+		seq; /* set by replica_pull_begin: the source must have applied this much before it reads (else it answers -EAGAIN) */
 };
 #define PULL_RANGES_MAX 64
 int replica_delta_apply(struct replica *r, const struct delta_item *item, struct pull_range *ret_ranges,
@@ -160,8 +162,8 @@ int replica_delta_apply(struct replica *r, const struct delta_item *item, struct
 int replica_delta_end(struct replica *r, bool full, uint64_t epoch, uint64_t seq);
 
 /* ---- fetching blocks (delta, repair of bad blocks) ---- */
-/* Announces a fetch; call when it is sent. -ENOMEM; -EBUSY: one for these blocks is on its way. */
-int replica_pull_begin(struct replica *r, const struct pull_range *range);
+/* Announces a fetch; call just before it is sent: sets range->seq. -ENOMEM; -EBUSY: one for these blocks is on its way. */
+int replica_pull_begin(struct replica *r, struct pull_range *range);
 /* The answer: bytes read at the source at source_seq (blocks whose bytes do not fit the source's crcs stay bad). Blocks that are not bad here, or that
  * changed here since replica_pull_begin, are left alone. data NULL: the fetch failed; only ends it. -EAGAIN (not while catching up): the source was ahead; try
  * again. Changes outside records: bstore_mark_dirty. */

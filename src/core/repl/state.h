@@ -47,7 +47,7 @@ struct stripe {
 struct replica_pull {
 	struct replica_pull *next;
 	struct vol_ino ino;
-	uint64_t first; /* block */
+	uint64_t first, need; /* block; what the source must have applied */
 	uint32_t n;
 	uint8_t changed[]; /* a bit a block */
 };

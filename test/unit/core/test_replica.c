@@ -454,10 +454,10 @@ static void world_pull(struct world *w)
 	struct answer *a = &w->answer[w->n_answers];
 	uint64_t bad = 0;
 
-	if (s->seq < range.seq)
-		s = &w->source[0].r;
 	if (replica_pull_begin(&w->away.r, &range) < 0)
 		return;
+	if (s->seq < range.seq)
+		s = &w->source[0].r;
 	a->range = range;
 	a->seq = s->seq;
 	a->data = xcalloc(1, range.len);
@@ -619,7 +619,7 @@ static void alone(struct world *w, uint32_t n)
 	lagging(w, w->n);
 }
 
-__attribute__((unused)) static void test_away(void **state)
+static void test_away(void **state)
 {
 	static struct world w;
 
@@ -786,6 +786,6 @@ static void test_errors(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_data), cmocka_unit_test(test_hole), cmocka_unit_test(test_rot),
-	  cmocka_unit_test(test_view), cmocka_unit_test(test_replay), cmocka_unit_test(test_lost_primary),
-	  cmocka_unit_test(test_full), cmocka_unit_test(test_ranges), cmocka_unit_test(test_cost),
-	  cmocka_unit_test(test_errors))
+	  cmocka_unit_test(test_view), cmocka_unit_test(test_replay), cmocka_unit_test(test_away),
+	  cmocka_unit_test(test_lost_primary), cmocka_unit_test(test_full), cmocka_unit_test(test_ranges),
+	  cmocka_unit_test(test_cost), cmocka_unit_test(test_errors))
