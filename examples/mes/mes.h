@@ -55,6 +55,7 @@ struct mes {
 	struct http_server *http;
 	struct reports *reports;
 	struct dispatch *dispatch;
+	struct shift *shift; /* NULL = no folder for shift reports */
 	struct db_options db_options;
 	const char *site;
 };
@@ -89,6 +90,14 @@ void summary_get(struct mes *m, struct http_req *req);
 struct reports *reports_new(struct mes *m);
 /* list: [{machine, site, seq, state, produced, at_ms}, ...], 1 to 500; answered when they are committed: {stored} */
 void reports_add(struct mes *m, const json_t *list, struct mes_answer a);
+
+/* ---- shift.c: a file a domain, line and period in a shared folder ---- */
+int shift_new(struct mes *m, const char *dir, int64_t length_ms, struct shift **ret, struct err *e);
+/* A committed state report. s may be NULL. */
+void shift_count(struct shift *s, const char *site, const char *state, int64_t produced);
+/* rest: what follows /api/v1/shift-reports, "" or "/DOMAIN/LINE/NAME". */
+void shift_get(struct mes *m, struct http_req *req, const char *rest);
+void shift_metrics(struct shift *s, struct buf *out);
 
 /* ---- dispatch.c ---- */
 struct dispatch *dispatch_new(struct mes *m);

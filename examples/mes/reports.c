@@ -112,6 +112,8 @@ static void on_stored(void *arg, int result)
 		else
 			answer_text(&w->answer, 503, "database not reachable; send the same reports again\n");
 	}
+	for (size_t i = 0; result == 0 && i < b->n; i++)
+		shift_count(b->m->shift, b->reports[i].site, b->reports[i].state, b->reports[i].produced);
 	b->m->reports->under_way--;
 	if (b->m->reports->open && !b->m->reports->armed)
 		flush(b->m->reports);

@@ -3,6 +3,7 @@
  * database; none holds state that another needs.
  *
  *   POST /api/orders (header Idempotency-Key)   GET /api/orders   GET /api/summary
+ *   GET /api/v1/shift-reports?domain=&line=&limit=   GET /api/v1/shift-reports/DOMAIN/LINE/NAME   (shift.c)
  *   POST /api/reports                           GET /api/machines/NAME/work-orders?wait=S&ack=ID,...
  *   gRPC: proto/mes.proto, rpc.c
  *   GET / (page)   /healthz   /readyz (database reachable)   /metrics */
@@ -12,8 +13,8 @@ extern const char mes_page[];
 extern const size_t mes_page_len;
 
 struct server_settings {
-	char *address, *grpc_address, *site, *db_host, *db_user, *db_password, *db_name;
-	int64_t port, db_port, db_threads;
+	char *address, *grpc_address, *site, *db_host, *db_user, *db_password, *db_name, *shift_reports;
+	int64_t port, db_port, db_threads, shift_length_ms;
 };
 
 #define S(field) offsetof(struct server_settings, field)
@@ -28,6 +29,10 @@ static const struct setting table[] = {
 	{"db-user", SETTING_STRING, S(db_user), "mes", 0, 0, "USER",
 	 "its user; password from $MES_DB_PASSWORD"},
 	{"db-name", SETTING_STRING, S(db_name), "mes", 0, 0, "NAME", "its database"},
+	{"shift-reports", SETTING_STRING, S(shift_reports), NULL, 0, 0, "DIR",
+	 "folder, shared by all servers, for shift reports; none when missing"},
+	{"shift-length", SETTING_DURATION, S(shift_length_ms), "60s", 1000, 86400000, "TIME",
+	 "period of one shift report"},
 	{"db-threads", SETTING_INT, S(db_threads), "6", 1, 64, "N", "connections"},
 };
 
@@ -44,6 +49,7 @@ static void metrics(struct mes *m, struct http_req *req)
 		 "gauge\nmes_machines_waiting %zu\n",
 		 (unsigned long long)s.tried, (unsigned long long)s.committed, (unsigned long long)s.retried,
 		 (unsigned long long)s.failed, dispatch_waiting(m->dispatch));
+	shift_metrics(m->shift, &b);
 	http_reply(req, 200, "text/plain; version=0.0.4", b.data, b.len, NULL);
 }
 
@@ -99,6 +105,8 @@ static bool machine_path(const char *path, char name[MES_NAME_MAX + 1])
 	return mes_name_ok(name);
 }
 
+#define SHIFT_PATH "/api/v1/shift-reports"
+
 static void route(void *ctx, struct http_req *req)
 {
 	const char *path = http_req_path(req), *method = http_req_method(req);
@@ -114,6 +122,8 @@ static void route(void *ctx, struct http_req *req)
 		orders_get(m, req);
 	else if (get && streq(path, "/api/summary"))
 		summary_get(m, req);
+	else if (get && str_starts(path, SHIFT_PATH) && strchr("/", path[strlen(SHIFT_PATH)]))
+		shift_get(m, req, path + strlen(SHIFT_PATH));
 	else if (get && machine_path(path, name))
 		get_work_orders(m, req, name);
 	else if (get && streq(path, "/"))
@@ -175,6 +185,10 @@ int main(int argc, char **argv)
 	m.db = db_new(m.loop, m.box, &m.db_options);
 	m.reports = reports_new(&m);
 	m.dispatch = dispatch_new(&m);
+	if (s.shift_reports && shift_new(&m, s.shift_reports, s.shift_length_ms, &m.shift, &e) < 0) {
+		log_error("%s", e.text);
+		return 2;
+	}
 	on_schema(&m, -EAGAIN);
 	m.http = http_server_new(m.loop,
 				 &(struct http_server_options){.address = s.address,

@@ -126,6 +126,57 @@ class MesTest(unittest.TestCase):
         self.assertEqual((r.returncode, r.stdout), (0, "ok\n"))
         self.assertEqual(self.sql("SELECT COUNT(*) FROM mes.reports WHERE machine='grpc-1' AND seq=7"), "1")
 
+    def test_shift_reports(self):
+        """Two servers of two domains on one folder: each writes its own files, both answer for both."""
+        folder = f"{self.dir}/shift"
+        os.mkdir(folder)
+        ports = [free_port(), free_port()]
+        for i, site in enumerate(("a1", "b1")):
+            self.start(f"shift{i}", [f"{BIN}/mes-server", f"--port={ports[i]}", "--address=127.0.0.1", "--grpc-address=", f"--site={site}",
+                                     "--db-host=127.0.0.1", f"--db-port={self.db_port}", f"--shift-reports={folder}", "--shift-length=1s"],
+                       MES_DB_PASSWORD="secret")
+        urls = [f"http://127.0.0.1:{p}" for p in ports]
+        for u in urls:
+            wait_for("MES", lambda u=u: request(u + "/readyz")[0] == 200)
+        for i, u in enumerate(urls):
+            rows = [{"machine": f"shift-{i}-{n}", "site": f"line-{i}", "seq": 1, "state": "sewing" if n else "fault", "produced": n, "at_ms": 1000}
+                    for n in range(5)]
+            self.assertEqual(request(u + "/api/reports", json.dumps(rows).encode())[0], 200)
+
+        def listed(u, query=""):
+            status, body = request(u + "/api/v1/shift-reports" + query)
+            self.assertEqual(status, 200, body)
+            return json.loads(body)["reports"]
+        for u in urls:
+            wait_for("both files", lambda u=u: len(listed(u)) == 2)
+        self.assertEqual(listed(urls[0]), listed(urls[1]))
+        one = listed(urls[0], "?domain=b1&line=line-1")
+        self.assertEqual([(o["domain"], o["line"]) for o in one], [("b1", "line-1")])
+        status, body = request(f"{urls[0]}/api/v1/shift-reports/b1/line-1/{one[0]['name']}")
+        report = json.loads(body)
+        self.assertEqual((status, report["domain"], report["reports"], report["produced"], report["states"]), (200, "b1", 5, 10, {"fault": 1, "sewing": 4}))
+        self.assertEqual(one[0]["bytes"], len(body))
+        for bad in ("/a1/x/y.json", "/../../etc/passwd", "/a1", "/a1/line-0/..", "/a1/line-0/.hidden"):
+            self.assertEqual(request(urls[0] + "/api/v1/shift-reports" + bad)[0], 404)
+        self.assertEqual(request(urls[0] + "/api/v1/shift-reports?limit=x")[0], 400)
+        self.assertEqual(request(self.url + "/api/v1/shift-reports")[0], 404, "without a folder")
+        self.assertIn(b'mes_shift_reports_total{result="written"} 1', request(urls[0] + "/metrics")[1])
+        self.assertEqual([f for _, _, files in os.walk(folder) for f in files if not f.endswith(".json")], [])
+        # the folder is away: the MES goes on, the report comes later
+        os.rename(folder, folder + ".away")
+        with open(folder, "w"):
+            pass
+        rows[0]["seq"] = 2
+        self.assertEqual(request(urls[0] + "/api/reports", json.dumps(rows[:1]).encode())[0], 200)
+        self.assertEqual(request(urls[0] + "/api/v1/shift-reports")[0], 503)
+        time.sleep(1.5)
+        os.unlink(folder)
+        os.rename(folder + ".away", folder)
+        wait_for("the third file", lambda: len(listed(urls[1])) == 3)
+        for i in range(2):
+            self.kill9(f"shift{i}")
+            self.procs.pop(f"shift{i}")
+
     def test_page_is_served(self):
         status, body = request(f"{self.url}/")
         self.assertEqual(status, 200)
