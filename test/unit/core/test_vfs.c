@@ -782,6 +782,33 @@ static void test_crossing_renames(void **state)
 	world_free(w);
 }
 
+/* A moved folder is not moved on before it knows its parent, else the parent of the slower message would stay. */
+static void test_parent_first(void **state)
+{
+	struct world *w = world_new(4, 1, VOL_STRIPE_SIZE);
+	struct vol_ino a = folder_at(w, "a", 0), b = folder_at(w, "b", 0), x;
+	struct vfs_op op = named(VFS_RENAME, a, "x");
+	struct vfs_result r;
+
+	assert_int_equal(mkdir_at(w, a, "x", 1, 0755), 0);
+	x = res.attr.ino;
+	op.ino2 = b;
+	op.name2 = "x";
+	op.name2_len = 1;
+	assert_int_equal(world_exec(w, &op, &r), 0);
+	assert_true(r.intent);
+	assert_int_equal(lookup(w, b, "x"), 0); /* it is there already */
+	assert_int_equal(lookup(w, a, "x"), -ENOENT);
+	assert_int_equal(rename_to(w, b, "x", a, "x", 0), -EAGAIN);
+	assert_int_equal(world_settle(w), 1);
+	assert_int_equal(getattr(w, x), 0);
+	assert_true(vol_id_eq(&res.attr.up, &b.folder));
+	assert_int_equal(rename_to(w, b, "x", a, "x", 0), 0);
+	assert_int_equal(getattr(w, x), 0);
+	assert_true(vol_id_eq(&res.attr.up, &a.folder));
+	world_free(w);
+}
+
 static void test_statfs(void **state)
 {
 	struct world *w = world_new(1, 1, VOL_STRIPE_SIZE);
@@ -804,4 +831,5 @@ TEST_MAIN(cmocka_unit_test(test_create), cmocka_unit_test(test_long_names), cmoc
 	  cmocka_unit_test(test_rmdir), cmocka_unit_test(test_mkdir_same_id), cmocka_unit_test(test_rename),
 	  cmocka_unit_test(test_rename_kinds), cmocka_unit_test(test_exchange), cmocka_unit_test(test_once),
 	  cmocka_unit_test(test_sweep), cmocka_unit_test(test_locked_names),
-	  cmocka_unit_test(test_crossing_renames), cmocka_unit_test(test_statfs))
+	  cmocka_unit_test(test_crossing_renames), cmocka_unit_test(test_parent_first),
+	  cmocka_unit_test(test_statfs))
