@@ -47,6 +47,7 @@ class Contender:
 
     def __init__(self, place, network="netns"):
         self.place, self.dir = place, Path(tempfile.mkdtemp(prefix=f"kuayu-bench-{self.name}-", dir="/var/tmp"))
+        self.dir.chmod(0o755)
         self.bricks_dir = place.dir / self.name
         self.bricks_dir.mkdir()
         self.mnt, self.client, self.network, self.addresses = self.dir / "mnt", None, None, {}

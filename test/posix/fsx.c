@@ -477,7 +477,8 @@ int main(int argc, char **argv)
 	x = (struct fsx){
 		.seed = 1, .ops = 2000, .seconds = 1e9, .size_max = 3u << 20, .fd_main = -1, .fd_other = -1};
 	parse(argc, argv);
-	x.random = x.seed * 0x9e3779b97f4a7c15ull;
+	x.random = x.seed;
+	x.random = rnd(UINT64_MAX) * 0xff51afd7ed558ccdull; /* neighbouring seeds must not share a sequence */
 	x.model = calloc(1, x.size_max);
 	x.buffer = malloc(OP_LEN_MAX + PAGE);
 	if (!x.model || !x.buffer)

@@ -156,6 +156,7 @@ class VolumeCluster:
         self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
         self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"
         self.dir = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/var/tmp"))
+        self.dir.chmod(0o755)  # mounts below it are for every user
         self.memory = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/dev/shm"))
         self.bricks_in = Path(bricks_in) if bricks_in else (self.memory if bricks == "tmpfs" else self.dir) / "bricks"
         self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
