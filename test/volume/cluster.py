@@ -294,7 +294,8 @@ class VolumeCluster:
         path = Path(path) if path else self.dir / "mnt" / str(n)
         path.mkdir(parents=True, exist_ok=True)
         node = next(b.name for b in self.bricks.values() if b.domain == (domain or self.domains[0]))
-        argv = self.network.prefix(node) + [KUAYU, "mount", self.volume_name, path, "--store", self.store, *self.mount_options, *options]
+        argv = self.network.prefix(node) + [KUAYU, "mount", self.volume_name, path, "--store", self.store, "--foreground", "--domain",
+                                            domain or self.domains[0], *self.mount_options, *options]
         p = Process(f"mount{n}", argv, self.dir / f"mount{n}.log", self.env).start()
         self.mounts[path] = p
         if wait:
