@@ -161,7 +161,7 @@ class VolumeCluster:
         self.bricks_in = Path(bricks_in) if bricks_in else (self.memory if bricks == "tmpfs" else self.dir) / "bricks"
         self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
         try:
-            self.network = {"loopback": networks.Loopback, "netns": networks.Namespaces,
+            self.network = network if hasattr(network, "prefix") else {"loopback": networks.Loopback, "netns": networks.Namespaces,
                             "wire": lambda: networks.WireNamespaces(self.dir / "wire")}[network]()
             self._make(tuple(domains), bricks_per_domain, bricks, image_mib)
             if start:

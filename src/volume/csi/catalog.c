@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
-#define META_MAX ((size_t)1 << 20)
+#define HOME_XATTR "user.kuayu.home"
+#define META_MAX   ((size_t)1 << 20)
 
 void catalog_volume_done(struct catalog_volume *v)
 {
@@ -77,14 +79,54 @@ static int make_base(const struct catalog *c, struct err *e)
 	return 0;
 }
 
-/* The folder itself: what is made of it by mkdir is cut by the umask. */
-static int make_folder(const struct catalog *c, const char *key, mode_t mode, struct err *e)
+/* What mkdir makes is cut by the umask. */
+static int make_plain(const char *path, mode_t mode, struct err *e)
+{
+	if (mkdir(path, 0700) < 0)
+		return errno == EEXIST ? -EEXIST : err_errno(e, -errno, "cannot make %s", path);
+	return chmod(path, mode) < 0 ? err_errno(e, -errno, "mode of %s", path) : 0;
+}
+
+static void set_home(const char *path, const char *home)
+{
+	if (setxattr(path, HOME_XATTR, home, strlen(home), 0) < 0)
+		log_warn("%s: home %s: %s", path, home, strerror(errno));
+}
+
+/* Made in a folder that has the home, then moved; the folders made in it later have it too. */
+static int make_at_home(const struct catalog *c, const char *path, const struct catalog_wanted *w,
+			struct err *e)
+{
+	_cleanup_free_ char *parent = xasprintf("%s/%s/home/%s", c->root, c->base, w->home), *born = NULL;
+	char tail[13];
+	int r = dir_make(parent, 0700, e);
+
+	if (r < 0)
+		return r;
+	set_home(parent, w->home);
+	random_name(tail, 12);
+	born = xasprintf("%s/%s", parent, tail);
+	r = make_plain(born, w->mode, e);
+	if (r < 0)
+		return r;
+	set_home(born, w->home);
+	if (rename(born, path) < 0) {
+		r = errno == EEXIST || errno == ENOTEMPTY ? 0 : err_errno(e, -errno, "cannot make %s", path);
+		(void)rmdir(born);
+	}
+	return r;
+}
+
+static int make_folder(const struct catalog *c, const char *key, const struct catalog_wanted *w,
+		       struct err *e)
 {
 	_cleanup_free_ char *path = catalog_path(c, key);
+	int r;
 
-	if (mkdir(path, 0700) < 0)
-		return errno == EEXIST ? 0 : err_errno(e, -errno, "cannot make %s", path);
-	return chmod(path, mode) < 0 ? err_errno(e, -errno, "mode of %s", path) : 0;
+	if (access(path, F_OK) == 0)
+		return 0;
+	r = w->home ? make_at_home(c, path, w, e) : make_plain(path, w->mode, e);
+	return r == -EEXIST ? 0 : r;
 }
 
 int catalog_get(const struct catalog *c, const char *key, struct catalog_volume *ret, struct err *e)
@@ -136,19 +178,20 @@ static int write_meta(const struct catalog *c, const struct catalog_volume *v, c
 	return r;
 }
 
-static bool fits(const struct catalog_volume *v, int64_t bytes, int64_t limit, const json_t *parameters)
+static bool fits(const struct catalog_volume *v, const struct catalog_wanted *w)
 {
-	return v->bytes >= bytes && (!limit || v->bytes <= limit) &&
-	       json_equal(v->parameters, (json_t *)parameters);
+	return v->bytes >= w->bytes && (!w->limit || v->bytes <= w->limit) &&
+	       json_equal(v->parameters, (json_t *)w->parameters);
 }
 
-static int create_new(const struct catalog *c, const struct catalog_volume *v, mode_t mode, struct err *e)
+static int create_new(const struct catalog *c, const struct catalog_volume *v, const struct catalog_wanted *w,
+		      struct err *e)
 {
 	_cleanup_free_ char *path = meta_path(c, v->key), *tmp = NULL;
 	int r = make_base(c, e);
 
 	if (r == 0)
-		r = make_folder(c, v->key, mode, e);
+		r = make_folder(c, v->key, w, e);
 	if (r == 0)
 		r = write_meta(c, v, &tmp, e);
 	if (r < 0)
@@ -159,21 +202,21 @@ static int create_new(const struct catalog *c, const struct catalog_volume *v, m
 	return r;
 }
 
-int catalog_create(const struct catalog *c, const char *name, int64_t bytes, int64_t limit,
-		   const json_t *parameters, mode_t mode, struct catalog_volume *ret, struct err *e)
+int catalog_create(const struct catalog *c, const struct catalog_wanted *w, struct catalog_volume *ret,
+		   struct err *e)
 {
-	struct catalog_volume v = {.bytes = bytes};
+	struct catalog_volume v;
 	char key[CATALOG_KEY_MAX + 1];
 	int r;
 
-	catalog_key(name, key);
+	catalog_key(w->name, key);
 	r = catalog_get(c, key, ret, e);
 	if (r == -ENOENT) {
-		v = (struct catalog_volume){.name = xstrdup(name),
+		v = (struct catalog_volume){.name = xstrdup(w->name),
 					    .key = xstrdup(key),
-					    .bytes = bytes,
-					    .parameters = json_deep_copy(parameters)};
-		r = create_new(c, &v, mode, e);
+					    .bytes = w->bytes,
+					    .parameters = json_deep_copy(w->parameters)};
+		r = create_new(c, &v, w, e);
 		if (r == 0) {
 			*ret = v;
 			return 0;
@@ -184,12 +227,12 @@ int catalog_create(const struct catalog *c, const char *name, int64_t bytes, int
 	}
 	if (r < 0)
 		return r;
-	if (!fits(ret, bytes, limit, parameters)) {
+	if (!fits(ret, w)) {
 		catalog_volume_done(ret);
 		return err_set(e, -EEXIST, "volume '%.100s' exists with another size or other parameters",
-			       name);
+			       w->name);
 	}
-	r = make_folder(c, key, mode, e); /* someone removed it by hand, or a node died in between */
+	r = make_folder(c, key, w, e); /* someone removed it by hand, or a node died in between */
 	if (r < 0)
 		catalog_volume_done(ret);
 	return r;

@@ -4,6 +4,8 @@
  *   volumes/KEY/      the files, which the pods see
  *   meta/KEY.json     {"name", "bytes", "parameters"}; made last and removed first: with it the volume exists
  *   trash/            folders of removed volumes, emptied in the background
+ *   home/DOMAIN/      where folders with a home are made before they are moved to volumes/: a kuayu folder keeps the home that the folder
+ *                     it was made in gave it (extended attribute user.kuayu.home of DOMAIN/)
  *
  * KEY is the name where that is a good file name, else "h-" and its SHA-256. All steps are atomic on a shared file system (link, rename),
  * so that any number of nodes may work on one catalog; there is no other state. Any thread. */
@@ -29,10 +31,16 @@ void catalog_volume_done(struct catalog_volume *v);
 /* out: at least CATALOG_KEY_MAX + 1 */
 void catalog_key(const char *name, char *out);
 char *catalog_path(const struct catalog *c, const char *key);
-/* Makes it, or finds one that fits: the same parameters, and room for `bytes`, at most `limit` (0 = none). -EEXIST: one that does
- * not fit. mode: of the new folder. */
-int catalog_create(const struct catalog *c, const char *name, int64_t bytes, int64_t limit,
-		   const json_t *parameters, mode_t mode, struct catalog_volume *ret, struct err *e);
+struct catalog_wanted {
+	const char *name;
+	int64_t bytes, limit; /* limit 0 = none */
+	const json_t *parameters;
+	mode_t mode;	  /* of the new folder */
+	const char *home; /* domain; NULL = any. Tried: other file systems know no homes */
+};
+/* Makes it, or finds one that fits: the same parameters, and room for `bytes`, at most `limit`. -EEXIST: one that does not. */
+int catalog_create(const struct catalog *c, const struct catalog_wanted *w, struct catalog_volume *ret,
+		   struct err *e);
 /* -ENOENT */
 int catalog_get(const struct catalog *c, const char *key, struct catalog_volume *ret, struct err *e);
 /* 0 also when there is none. */

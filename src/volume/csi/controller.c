@@ -2,16 +2,14 @@
 /* The controller service: a CSI volume is a folder in the catalog of a mounted kuayu volume (catalog.h), so making one is a mkdir on
  * a mount and every node can do it. Its id is "VOLUME/KEY".
  *
- * Parameters of a class: volume (where; --volume when missing), mode (of the new folder, octal; 0777), home (domain where the folder's
- * primary copy should be: the extended attribute user.kuayu.home, tried, not required). Others are refused, so that a misspelt one is seen.
+ * Parameters of a class: volume (where; --volume when missing), mode (of the new folder, octal; 0777), home (domain where the primary
+ * copies of its folders should be; tried, not required). Others are refused, so that a misspelt one is seen.
  * The size is kept and compared as CSI demands, but a folder can grow up to what the volume holds: sizes are not enforced. */
 #include "volume/csi/driver.h"
 
 #include <sys/statvfs.h>
-#include <sys/xattr.h>
 
-#define HOME_XATTR "user.kuayu.home"
-#define MODE_ALL   0777
+#define MODE_ALL 0777
 
 #define UNPACK(type, request, len) csi__v1__##type##__unpack(NULL, len, request)
 
@@ -69,6 +67,8 @@ static const char *wanted_fault(const struct driver *d, const Csi__V1__CreateVol
 		return "the parameter 'volume' is missing: the kuayu volume that holds the new one";
 	if (!mounts_name_ok(w->volume))
 		return "the parameter 'volume' is no name of a volume";
+	if (w->home && !mounts_name_ok(w->home))
+		return "the parameter 'home' is no name of a domain";
 	if (mode)
 		w->mode = (mode_t)strtoul(mode, &end, 8);
 	if (end && (*end || end == mode || w->mode > 07777))
@@ -113,7 +113,7 @@ static int create(struct driver *d, const Csi__V1__CreateVolumeRequest *m, const
 	_cleanup_(catalog_volume_done) struct catalog_volume v = {0};
 	_cleanup_(catalog_done) struct catalog c = {0};
 	_cleanup_json_ json_t *parameters = parameters_new(m);
-	_cleanup_free_ char *id = NULL, *path = NULL;
+	_cleanup_free_ char *id = NULL;
 	Csi__V1__CreateVolumeResponse answer = CSI__V1__CREATE_VOLUME_RESPONSE__INIT;
 	Csi__V1__Volume volume = CSI__V1__VOLUME__INIT;
 	int r = driver_catalog(d, w->volume, &c, e);
@@ -123,12 +123,16 @@ static int create(struct driver *d, const Csi__V1__CreateVolumeRequest *m, const
 	if (r == -ERANGE)
 		return RPC_OUT_OF_RANGE;
 	if (r == 0)
-		r = catalog_create(&c, m->name, w->bytes, w->limit, parameters, w->mode, &v, e);
+		r = catalog_create(&c,
+				   &(struct catalog_wanted){.name = m->name,
+							    .bytes = w->bytes,
+							    .limit = w->limit,
+							    .parameters = parameters,
+							    .mode = w->mode,
+							    .home = w->home},
+				   &v, e);
 	if (r < 0)
 		return driver_code(r);
-	path = catalog_path(&c, v.key);
-	if (w->home && setxattr(path, HOME_XATTR, w->home, strlen(w->home), 0) < 0)
-		log_warn("%s: home %s: %s", path, w->home, strerror(errno));
 	id = xasprintf("%s/%s", w->volume, v.key);
 	volume.volume_id = id;
 	volume.capacity_bytes = v.bytes;

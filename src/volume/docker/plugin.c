@@ -76,7 +76,13 @@ static int create(struct plugin *p, const struct catalog *c, const json_t *body,
 			return err_set(e, -EINVAL, "option mode=%.100s must be octal, such as 0770", text);
 		json_object_set(parameters, name, value);
 	}
-	return r < 0 ? r : catalog_create(c, js_str_or(body, "Name", ""), bytes, 0, parameters, mode, &v, e);
+	return r < 0 ? r
+		     : catalog_create(c,
+				      &(struct catalog_wanted){.name = js_str_or(body, "Name", ""),
+							       .bytes = bytes,
+							       .parameters = parameters,
+							       .mode = mode},
+				      &v, e);
 }
 
 static int delete_volume(struct plugin *p, const struct catalog *c, const json_t *body, json_t *out,

@@ -156,6 +156,15 @@ static void keys(void **state)
 		     mounts_name_ok(NULL) || mounts_name_ok("-a b"));
 }
 
+static int make(const struct catalog *c, const char *name, int64_t bytes, int64_t limit, const json_t *p,
+		mode_t mode, struct catalog_volume *ret)
+{
+	struct catalog_wanted w = {name, bytes, limit, p, mode, streq(name, "n") ? "a" : NULL};
+	struct err e = {0};
+
+	return catalog_create(c, &w, ret, &e);
+}
+
 static void catalog(void **state)
 {
 	char root[] = "/tmp/kuayu-catalog-XXXXXX";
@@ -172,15 +181,15 @@ static void catalog(void **state)
 	assert_int_equal(catalog_get(&c, "n", &v, &e), -ENOENT);
 	assert_int_equal(catalog_remove(&c, "n", &e), 0);
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(catalog_create(&c, "n", 5, 0, p, 0750, &v, &e), 0);
+		assert_int_equal(make(&c, "n", 5, 0, p, 0750, &v), 0);
 		assert_string_equal(v.name, "n");
 		assert_int_equal(v.bytes, 5);
 		catalog_volume_done(&v);
 	}
-	assert_int_equal(catalog_create(&c, "n", 6, 0, p, 0750, &v, &e), -EEXIST);
-	assert_int_equal(catalog_create(&c, "n", 1, 4, p, 0750, &v, &e), -EEXIST);
-	assert_int_equal(catalog_create(&c, "n", 5, 0, q, 0750, &v, &e), -EEXIST);
-	assert_int_equal(catalog_create(&c, "n", 1, 9, p, 0750, &v, &e), 0);
+	assert_int_equal(make(&c, "n", 6, 0, p, 0750, &v), -EEXIST);
+	assert_int_equal(make(&c, "n", 1, 4, p, 0750, &v), -EEXIST);
+	assert_int_equal(make(&c, "n", 5, 0, q, 0750, &v), -EEXIST);
+	assert_int_equal(make(&c, "n", 1, 9, p, 0750, &v), 0);
 	catalog_volume_done(&v);
 	path = catalog_path(&c, "n");
 	assert_int_equal(access(path, F_OK), 0);
@@ -190,7 +199,7 @@ static void catalog(void **state)
 	assert_int_equal(bytes, 9);
 	assert_int_equal(catalog_expand(&c, "m", 2, &bytes, &e), -ENOENT);
 	assert_int_equal(catalog_get(&c, "../meta/n", &v, &e), -ENOENT);
-	assert_int_equal(catalog_create(&c, "a b", 0, 0, q, 0700, &v, &e), 0);
+	assert_int_equal(make(&c, "a b", 0, 0, q, 0700, &v), 0);
 	catalog_volume_done(&v);
 	assert_int_equal(catalog_list(&c, &list, &e), 0);
 	assert_int_equal(strv_len(list), 2);
