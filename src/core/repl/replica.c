@@ -315,7 +315,7 @@ static int index_bound(struct replica *r)
 
 	if (r->tombs <= REPLICA_INDEX_MAX)
 		return 0;
-	n = index_key(r, 0, 0, k);
+	n = index_key(r, r->floor, 0, k);
 	err = kind_seek(r, 'C', k, n, false, &key, &key_len, &value, &len);
 	if (err < 0)
 		return err == -ENOENT ? 0 : err;
@@ -402,7 +402,7 @@ int replica_forget(struct replica *r, uint64_t seq)
 	for (int n = 0; n < FORGET_MAX; n++) {
 		const uint8_t *key, *value;
 		size_t key_len, len;
-		int err = kind_seek(r, 'C', k, index_key(r, 0, 0, k), false, &key, &key_len, &value, &len);
+		int err = kind_seek(r, 'C', k, index_key(r, r->floor, 0, k), false, &key, &key_len, &value, &len);
 
 		if (err == -ENOENT || (err == 0 && be64_get(key + 3) > seq)) {
 			if (r->floor < MIN(seq, r->seq))

@@ -254,7 +254,7 @@ int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t s
 		cut[n++] = take_back(b, g);
 	ring_drop(b, group, seq);
 	if (n > 0) {
-		err = log_cut(&b->log, group, epoch, seq);
+		err = log_cut_mark(&b->log, group, epoch, seq);
 		if (err == 0)
 			err = bstore_flush(b);
 		else
@@ -426,7 +426,7 @@ struct bstore *bstore_close(struct bstore *b)
 			sync_give_back_log(b, &j);
 		}
 	}
-	sync_fail_all(b, -ECANCELED);
+	sync_answer_all(b, -ECANCELED);
 	close_all(b);
 	mem_free(b->now);
 	mem_free(b->frozen);

@@ -134,7 +134,7 @@ int log_open(struct log *l, int dir_fd, const uint8_t uuid[16], uint64_t seg_byt
 void log_close(struct log *l);
 int log_record(struct log *l, const struct record *rec, uint64_t committed, uint8_t flags,
 	       const struct replica_patch *patch, uint32_t n, uint64_t *ret_lsn);
-int log_cut(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq);
+int log_cut_mark(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq);
 int log_flush(struct log *l);	       /* on failure nothing of the buffer is in the log */
 uint64_t log_end(const struct log *l); /* LSN behind everything appended */
 uint64_t log_bytes(const struct log *l, uint64_t since);
@@ -290,7 +290,7 @@ int sync_take_log(struct bstore *b, struct sync_job *j);
 void sync_give_back_log(struct bstore *b, struct sync_job *j);
 void sync_start(struct bstore *b);
 void sync_reap(struct bstore *b);
-void sync_fail_all(struct bstore *b, int err);
+void sync_answer_all(struct bstore *b, int err);
 void sync_thread(struct bstore *b);
 void checkpoint_thread(struct bstore *b);
 int checkpoint_start(struct bstore *b);

@@ -248,7 +248,7 @@ int log_record(struct log *l, const struct record *rec, uint64_t committed, uint
 	return r;
 }
 
-int log_cut(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq)
+int log_cut_mark(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq)
 {
 	uint8_t f[FRAME_HEAD + 24] = {0};
 	int r = frame_room(l, sizeof(f));

@@ -193,7 +193,7 @@ static void answer(struct bstore *b, int err)
 	}
 }
 
-void sync_fail_all(struct bstore *b, int err)
+void sync_answer_all(struct bstore *b, int err)
 {
 	answer(b, err);
 }
