@@ -402,7 +402,8 @@ int replica_forget(struct replica *r, uint64_t seq)
 	for (int n = 0; n < FORGET_MAX; n++) {
 		const uint8_t *key, *value;
 		size_t key_len, len;
-		int err = kind_seek(r, 'C', k, index_key(r, r->floor, 0, k), false, &key, &key_len, &value, &len);
+		int err = kind_seek(r, 'C', k, index_key(r, r->floor, 0, k), false, &key, &key_len, &value,
+				    &len);
 
 		if (err == -ENOENT || (err == 0 && be64_get(key + 3) > seq)) {
 			if (r->floor < MIN(seq, r->seq))
