@@ -8,6 +8,7 @@
 #include "gateway/gateway.h"
 #include "node/node.h"
 #include "sched/sched.h"
+#include "volume/brick/brick.h"
 #include "volume/csi/csi_driver.h"
 #include "volume/docker/docker.h"
 #include "volume/mount.h"
@@ -30,6 +31,7 @@ static const struct verb {
 	{"node", cmd_node, "node agent: pods, probes, logs, pod network, service addresses"},
 	{"gateway", cmd_gateway, "traffic gateway of a domain: drives HAProxy"},
 	{"db", cmd_db, "supervises one MariaDB + Galera member"},
+	{"brick", cmd_brick, "keeps copies of volumes' files and serves them"},
 	{"csi", cmd_csi, "CSI driver: kuayu volumes for pods, here and on a stock Kubernetes"},
 	{"docker-volume", cmd_docker_volume, "volume plugin for Docker: folders of a kuayu volume"},
 	{"mount", cmd_mount, "mounts a volume"},

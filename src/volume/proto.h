@@ -127,3 +127,7 @@ int proto_item_decode(const void *data, size_t len, size_t *at,
 		      struct delta_item *ret); /* -ENOENT at the end */
 int proto_fetch_encode(const struct pull_range *r, struct buf *b);
 int proto_fetch_decode(const void *data, size_t len, struct pull_range *ret);
+/* Answer body of FETCH: where the source was when it read, and a checksum a block. */
+int proto_fetched_encode(uint64_t source_seq, const uint32_t *crcs, uint32_t n, struct buf *b);
+int proto_fetched_decode(const void *data, size_t len, uint32_t n, uint64_t *ret_source_seq,
+			 uint32_t *ret_crcs);

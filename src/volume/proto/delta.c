@@ -114,7 +114,8 @@ int proto_fetch_encode(const struct pull_range *f, struct buf *b)
 	int r = wire_add_ino(b, &f->ino);
 
 	r = r < 0 ? r : wire_add(b, f->off, 8);
-	return r < 0 ? r : wire_add(b, f->len, 4);
+	r = r < 0 ? r : wire_add(b, f->len, 4);
+	return r < 0 ? r : wire_add(b, f->seq, 8);
 }
 
 int proto_fetch_decode(const void *data, size_t len, struct pull_range *ret)
@@ -124,8 +125,30 @@ int proto_fetch_decode(const void *data, size_t len, struct pull_range *ret)
 	wire_ino(&in, &ret->ino);
 	ret->off = wire_u64(&in);
 	ret->len = wire_u32(&in);
+	ret->seq = wire_u64(&in);
 	if (ret->len == 0 || ret->len > PROTO_PAYLOAD_MAX || ret->len % VOL_BLOCK || ret->off % VOL_BLOCK ||
 	    ret->off >= VFS_SIZE_MAX)
 		return -EBADMSG;
 	return wire_end(&in);
+}
+
+int proto_fetched_encode(uint64_t source_seq, const uint32_t *crcs, uint32_t n, struct buf *b)
+{
+	int r = wire_add(b, source_seq, 8);
+
+	return r < 0 ? r : buf_add(b, crcs, n * sizeof(*crcs));
+}
+
+int proto_fetched_decode(const void *data, size_t len, uint32_t n, uint64_t *ret_source_seq,
+			 uint32_t *ret_crcs)
+{
+	struct wire_in in = wire_in(data, len);
+	const void *crcs;
+
+	*ret_source_seq = wire_u64(&in);
+	crcs = wire_take(&in, n * sizeof(*ret_crcs));
+	if (!crcs || wire_end(&in) < 0)
+		return -EBADMSG;
+	memcpy(ret_crcs, crcs, n * sizeof(*ret_crcs));
+	return 0;
 }

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* intent: drives operations over two groups. An intent lies in its group's keys; while this member is the group's primary, each has an entry in g->intents
+ * that is in one of these states:
+ *   COMMITTING  its newest record is on its way; when it is committed -> the step
+ *   STEPPING    the step was sent to the primary of the step's group: a group of this process directly, else over the link to that brick
+ *   PAUSED      refused or lost: again after a pause (10 ms, doubled up to 500)
+ * The step's answer goes into a record of this group (vfs_intent_done): the next state, or the end, and then the client that waits is answered when
+ * that record is committed. A new primary takes up all it finds. Steps are idempotent (vfs.h), so each may be sent any number of times.
+ *
+ * Bound: VFS_INTENTS_MAX a group, by core/vfs. An intent is never given up while this member is primary. */
+#include "volume/brick/internal.h"
+
+#define PAUSE_MIN_MS 10
+#define PAUSE_MAX_MS 500
+
+enum intent_state { COMMITTING, STEPPING, PAUSED };
+
+struct intent {
+	struct intent *next;
+	struct grp *g;
+	uint8_t id[16];
+	enum intent_state state;
+	uint64_t seq, again_ms, pause_ms, try;
+	struct op *waiters;
+};
+
+/* What a step's answer needs to find its intent again. */
+struct step {
+	struct vol *v;
+	uint32_t group;
+	uint64_t serial, try;
+	uint8_t id[16];
+};
+
+static void drive(struct intent *in);
+
+static struct intent *find(struct grp *g, const uint8_t id[16])
+{
+	struct intent *in = g->intents;
+
+	while (in && memcmp(in->id, id, 16) != 0)
+		in = in->next;
+	return in;
+}
+
+static struct intent *add(struct grp *g, const uint8_t id[16], uint64_t seq)
+{
+	struct intent *in = xcalloc(1, sizeof(*in));
+
+	in->g = g;
+	memcpy(in->id, id, 16);
+	in->state = COMMITTING;
+	in->seq = seq;
+	in->next = g->intents;
+	g->intents = in;
+	return in;
+}
+
+/* It is gone from the keys (or this member is no longer primary): whoever still waits tries again and hears the answer that was kept. */
+static void drop(struct intent *in)
+{
+	struct intent **at = &in->g->intents;
+
+	while (*at != in)
+		at = &(*at)->next;
+	*at = in->next;
+	for (struct op *o = in->waiters, *next; o; o = next) {
+		next = o->next;
+		o->next = NULL;
+		op_refuse(o, -EAGAIN);
+	}
+	free(in);
+}
+
+void intent_attach(struct op *o, const uint8_t id[16], uint64_t seq)
+{
+	struct intent *in = find(o->g, id);
+
+	if (!in)
+		in = add(o->g, id, seq);
+	o->next = in->waiters;
+	in->waiters = o;
+	vfs_result_done(&o->res);
+	o->res = (struct vfs_result){0};
+	grp_mark(o->g);
+}
+
+static void pause_step(struct intent *in)
+{
+	in->state = PAUSED;
+	in->pause_ms = CLAMP(in->pause_ms * 2, PAUSE_MIN_MS, PAUSE_MAX_MS);
+	in->again_ms = clock_ms() + in->pause_ms;
+}
+
+static void nobody(void *ctx, int status, struct vfs_result *res)
+{
+	(void)ctx, (void)status, (void)res;
+}
+
+/* The step has answered (NULL: there was none to send): the next record. */
+static void stepped(struct intent *in, const struct vfs_result *answer)
+{
+	struct grp *g = in->g;
+	struct record *rec = record_new(g->idx);
+	struct op *o = in->waiters;
+	struct vfs_result res = {0};
+	bool finished = false;
+	int r;
+
+	r = rec ? vfs_intent_done(&g->vfs, in->id, answer, clock_wall_us() * 1000, rec, &res, &finished)
+		: -ENOMEM;
+	if (r == -ENOENT) {
+		drop(in);
+		goto out;
+	}
+	if (r == -EALREADY) { /* another answer was faster: from where it is now */
+		in->state = COMMITTING;
+		in->seq = repl_pos(g->repl).seq;
+		grp_mark(g);
+		goto out;
+	}
+	if (r < 0) {
+		log_warn("volume %s, group %u: an operation over two groups: %s", g->v->name, g->idx,
+			 strerror(-r));
+		pause_step(in);
+		goto out;
+	}
+	if (!finished || !o) {
+		o = op_new(g, NULL);
+		o->done = nobody;
+	} else {
+		in->waiters = o->next;
+		o->next = NULL;
+	}
+	if (rec->n == 0) { /* nothing to say: the same step again */
+		ensure(!finished);
+		op_refuse(o, 0);
+		pause_step(in);
+		goto out;
+	}
+	r = op_submit(o, rec);
+	if (r < 0) { /* the window is full, or copies are missing: the step's answer is kept at its group */
+		if (o->done) {
+			op_refuse(o, r);
+		} else {
+			o->next = in->waiters;
+			in->waiters = o;
+		}
+		pause_step(in);
+		goto out;
+	}
+	if (finished) {
+		o->res = res;
+		res = (struct vfs_result){0};
+		g->v->b->n.intents_driven++;
+	}
+	op_queue(o);
+	if (finished) {
+		drop(in);
+	} else {
+		in->state = COMMITTING;
+		in->seq = rec->seq;
+		in->pause_ms = 0;
+	}
+out:
+	vfs_result_done(&res);
+	record_unref(rec);
+}
+
+static void step_done(struct step *s, int status, const struct vfs_result *res)
+{
+	struct vol *v = s->v;
+	struct grp *g = v->open && !v->closing ? v->grp[s->group] : NULL;
+	struct intent *in = g && g->serial == s->serial ? find(g, s->id) : NULL;
+
+	if (in && in->state == STEPPING && in->try == s->try) {
+		if (status == 0 && res)
+			stepped(in, res);
+		else
+			pause_step(in);
+	}
+	vol_unref(v);
+	free(s);
+}
+
+static void on_local_step(void *ctx, int status, struct vfs_result *res)
+{
+	step_done(ctx, status, res);
+}
+
+static void on_remote_step(void *ctx, int err, const struct proto_head *h, const uint8_t *body,
+			   struct payload *payload)
+{
+	struct vfs_result res = {0};
+
+	if (h && err == 0)
+		err = vfs_result_decode(body, h->body_len, payload, &res);
+	step_done(ctx, err, &res);
+	vfs_result_done(&res);
+}
+
+/* The link to the primary of a group, by the newest view known here. */
+static struct conn *link_of_primary(struct vol *v, uint32_t group)
+{
+	const struct vol_map *m = v->doc.map;
+	const struct repl_view *view = v->grp[group] ? &v->grp[group]->view : &v->views[group];
+	struct peer *p;
+
+	if (view->epoch == 0 || view->primary >= m->replica)
+		return NULL;
+	p = peer_get(v->b, m->brick[m->group[group].brick[view->primary]].name, false);
+	return p ? p->link : NULL;
+}
+
+static void send_step(struct intent *in, uint32_t group, const struct vfs_op *vop)
+{
+	struct vol *v = in->g->v;
+	struct step *s;
+	struct conn *c;
+	_cleanup_buf_ struct buf body = {0};
+	struct proto_head h = {.type = FRAME_OP, .volume = v->tag, .group = group};
+
+	s = xcalloc(1, sizeof(*s));
+	*s = (struct step){.v = v, .group = in->g->idx, .serial = in->g->serial, .try = ++in->try};
+	memcpy(s->id, in->id, 16);
+	v->refs++;
+	in->state = STEPPING;
+	if (v->grp[group] && v->grp[group]->role == REPL_PRIMARY) {
+		op_own(v->grp[group], vop, on_local_step, s);
+		return;
+	}
+	c = link_of_primary(v, group);
+	if (!c || vfs_op_encode(vop, &body) < 0)
+		step_done(s, -EAGAIN, NULL);
+	else
+		ask_send(v->b, c, &h, body.data, body.len, on_remote_step, s);
+}
+
+static void drive(struct intent *in)
+{
+	struct grp *g = in->g;
+	_cleanup_buf_ struct buf store = {0};
+	struct vfs_op vop;
+	uint32_t group = 0;
+	bool local = false;
+	int r = vfs_intent_next(&g->vfs, in->id, &group, &vop, &store, &local);
+
+	if (r == -ENOENT)
+		drop(in);
+	else if (r < 0 || (!local && group >= g->v->doc.map->n_groups))
+		pause_step(in);
+	else if (local)
+		stepped(in, NULL);
+	else
+		send_step(in, group, &vop);
+}
+
+void intents_committed(struct grp *g)
+{
+	struct intent *in;
+
+	if (g->role != REPL_PRIMARY)
+		return;
+	do { /* driving one may add or drop others */
+		for (in = g->intents; in && (in->state != COMMITTING || in->seq > g->safe); in = in->next)
+			;
+		if (in)
+			drive(in);
+	} while (in);
+}
+
+void intents_tick(struct grp *g, uint64_t now)
+{
+	struct intent *in;
+
+	if (g->role != REPL_PRIMARY)
+		return;
+	do {
+		for (in = g->intents; in && (in->state != PAUSED || in->again_ms > now); in = in->next)
+			;
+		if (in)
+			drive(in);
+	} while (in);
+}
+
+void intents_primary(struct grp *g)
+{
+	uint8_t id[16], after[16];
+	int n = 0;
+
+	for (int r = vfs_intent_iter(&g->vfs, NULL, id); r == 0; r = vfs_intent_iter(&g->vfs, after, id)) {
+		if (!find(g, id)) {
+			add(g, id, 0);
+			n++;
+		}
+		memcpy(after, id, 16);
+	}
+	if (n > 0)
+		log_info("volume %s, group %u: %d operations over two groups are taken up", g->v->name,
+			 g->idx, n);
+	grp_mark(g);
+}
+
+void intents_lost(struct grp *g)
+{
+	for (struct intent *in = g->intents; in; in = g->intents) {
+		for (struct op *o = take_ptr(in->waiters), *next; o; o = next) {
+			next = o->next;
+			o->next = NULL;
+			op_refuse(o, -ESTALE);
+		}
+		drop(in);
+	}
+}

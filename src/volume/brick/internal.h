@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of a brick. Everything here belongs to the loop thread, except struct follower (store.c).
+ *
+ *   brick -> engine (connections) -> side (who is at the other end: peer, client, session, pull)
+ *         -> peers (other bricks, one link each)
+ *         -> volumes -> bstore
+ *                    -> groups -> repl (core), replica and vfs (core) -> operations that wait
+ *                    -> sessions and their caching leases
+ * Files: main.c (settings, life), store.c (etcd: threads), peer.c (links and questions to bricks), vol.c (a volume's life), group.c (core/repl's
+ * shell), op.c (clients' operations), session.c, lease.c, intent.c, orphan.c, heal.c (puller), source.c (what a puller is given), repair.c (bad blocks,
+ * scrub), admin.c, stat.c (latencies, counters), metrics.c, conn.c (sockets). */
+#pragma once
+
+#include <endian.h>
+
+#include "io/io.h"
+#include "net/http_server.h"
+#include "store/store.h"
+#include "volume/brick/brick.h"
+#include "volume/brick/conn.h"
+#include "volume/bstore.h"
+#include "volume/config.h"
+#include "volume/proto.h"
+
+#define TICK_MS		10
+#define SESSIONS_MAX	1024 /* a volume */
+#define SESSIONS_LEASED 64   /* of them may hold caching leases: one bit each */
+#define LEASES_MAX	65536
+#define LEASE_END_MS	1100 /* after the last ping heard: the client counts 1,000 from its sending */
+#define SESSION_END_MS	2000
+#define HELLO_WAIT_MS	5000
+#define ASK_TIMEOUT_MS	5000
+#define RESERVE_MIN	((uint64_t)64 << 20)
+#define DIRTY_SLOTS	1024 /* power of two */
+
+struct settings {
+	char *data, *node, *domain, *listen, *advertise, *store, *metrics, *run_dir;
+	char *ca, *cert, *key; /* to etcd */
+	int64_t waiting, connections, heal_window, spin_us;
+	int64_t heartbeat_ms, suspect_ms, lease_ms, skew_ms, ack_ms, unsure_ms;
+	int64_t checkpoint_ms, checkpoint_mib, peer_queue_mib, scrub_ms;
+};
+
+/* ---- counters and latencies (stat.c) ---- */
+#define HIST_BUCKETS 128
+struct hist { /* microseconds, 4 buckets a power of two; two of them, swapped every 10 s */
+	uint32_t now[HIST_BUCKETS], before[HIST_BUCKETS];
+	uint64_t count, sum_us;
+};
+void hist_add(struct hist *h, uint64_t us);
+void hist_turn(struct hist *h);
+uint64_t hist_quantile(const struct hist *h, double q);
+
+#define TOP_MAX 64
+struct top_row {
+	uint8_t key[24];
+	char name[64];
+	uint64_t ops, bytes;
+};
+struct top { /* the busiest of many: Metwally's "space saving" (2005); halved every 10 s */
+	struct top_row row[TOP_MAX];
+	uint32_t n;
+};
+void top_add(struct top *t, const void *key, size_t len, const char *name, uint64_t bytes);
+void top_turn(struct top *t);
+
+struct counters {
+	uint64_t ops, op_bytes_in, op_bytes_out, refused, pushes, lease_grants, lease_refused;
+	uint64_t heal_keys, heal_bytes, heal_done, bad_blocks, repaired, scrubbed, fetched_bytes;
+	uint64_t views_proposed, dials, disconnects, bad_frames, orphans_reaped, intents_driven;
+};
+
+/* ---- who is at the other end of a connection ---- */
+struct pull;
+struct side {
+	struct brick *b;
+	struct peer *peer;
+	struct session *session;
+	struct pull_source *source; /* dialled by a pull */
+	bool probe;		    /* dialled to see whether somebody listens there at all */
+};
+
+/* ---- other bricks ---- */
+struct peer {
+	struct peer *next;
+	char name[64], domain[64], address[64]; /* address "" = not known yet */
+	uint64_t incarnation;
+	bool registered;
+	struct conn *link; /* up: HELLO done both ways */
+	struct conn *dialling;
+	uint64_t dial_at_ms, backoff_ms;
+	uint32_t down_events;
+};
+
+/* A question to a brick. done is called exactly once: with its answer, or with h NULL and err. */
+typedef void (*ask_fn)(void *ctx, int err, const struct proto_head *h, const uint8_t *body,
+		       struct payload *payload);
+struct ask {
+	struct ask *next;
+	struct conn *c;
+	uint64_t request, until_ms;
+	ask_fn done;
+	void *ctx;
+};
+#define ASK_BUCKETS 256
+
+/* ---- sessions and leases ---- */
+struct push {
+	struct push *next;
+	uint64_t request;
+	struct op *op;	      /* waits for it; NULL = nobody */
+	struct grp *reset_of; /* PUSH_RESET */
+	struct grp *orphan_of;
+	struct orphan *orphan; /* PUSH_ORPHAN */
+	uint32_t group;
+};
+struct session {
+	struct vol *v;
+	uint64_t client;
+	char name[64];
+	uint32_t slot;
+	struct conn *c; /* NULL: broken, not yet at its end */
+	uint64_t ping_ms;
+	bool leased; /* its leases still count */
+	bool closed; /* in order, by the client */
+	struct push *pushes;
+	uint64_t ops, bytes;
+};
+
+enum lease_kind { LEASE_INODE = 1, LEASE_LOCK }; /* of a folder: all its entries too; LOCK: waits for one */
+struct lease {
+	struct vol_ino ino;
+	uint16_t group;
+	uint8_t kind; /* 0 = free */
+	uint64_t mask;
+};
+struct leases {
+	struct lease *slot; /* open addressing; 2 * LEASES_MAX */
+	uint32_t n;
+};
+
+/* ---- operations that wait ---- */
+struct op {
+	struct op *next; /* of the group's queue, by seq */
+	struct grp *g;
+	struct conn *c; /* a reference; NULL: for done */
+	uint64_t request, seq, start_us;
+	uint16_t flags;
+	int sync_err;
+	uint8_t tries;
+	uint32_t pushes; /* sessions that must answer first */
+	bool committed, want_lease;
+	uint8_t type;
+	uint64_t client;
+	struct vfs_result res;
+	/* Instead of a connection: the brick's own operations. status as in the frame's head. */
+	void (*done)(void *ctx, int status, struct vfs_result *res);
+	void *ctx;
+};
+
+struct orphan {
+	struct orphan *next;
+	struct vol_ino ino;
+	uint64_t due_ms;
+	uint32_t asked;
+	bool open;
+};
+
+struct intent;
+
+/* ---- groups ---- */
+struct grp {
+	struct vol *v;
+	uint32_t idx;
+	uint8_t self, n;
+	struct peer *member[VOL_REPLICA_MAX]; /* NULL at self */
+	struct repl *repl;
+	struct replica *replica;
+	struct vfs vfs;
+	bool ready, changed, rolled_back,
+		down; /* ready: listed; changed: role or view; down: its disk failed */
+	struct grp *next_ready;
+	enum repl_role role, next_role; /* as the shell has acted upon; as the core said last */
+	struct repl_view view;
+	uint64_t committed, safe;    /* committed; committed and flushed */
+	uint64_t serial;	     /* of this opening: what comes back from threads must match */
+	struct op *first, **last;    /* wait for their commit, by seq */
+	struct op *reads;	     /* wait until what they saw is committed */
+	struct op *syncs, *synced;   /* wait for repl_sync (cookie = seq); and it has come */
+	uint64_t all_dirty;	     /* a new primary's log up to here: anything may be touched by it */
+	struct op *gated;	     /* committed, wait for the resets */
+	uint32_t resets;	     /* sessions that must answer a reset first */
+	uint64_t grace_ms;	     /* a brick that has just started: no change is answered before */
+	uint64_t dirty[DIRTY_SLOTS]; /* newest record that touched what hashes here */
+	struct intent *intents;
+	struct orphan *orphans, **orphans_last; /* by the time they are due */
+	struct orphan *asking, *closed;		/* sessions are asked; nobody has it open */
+	uint32_t n_orphans;
+	struct pull *pull;
+	uint64_t pull_epoch; /* of the last one */
+	bool proposing;
+	uint64_t sweep_ms, relist_ms; /* when old answers, and orphans, are looked for next */
+	uint64_t member_free[VOL_REPLICA_MAX];
+};
+
+/* ---- volumes ---- */
+struct vol {
+	struct vol *next;
+	struct brick *b;
+	char name[VOL_NAME_MAX + 1];
+	uint32_t tag;
+	int refs; /* store calls in flight */
+	struct volcfg_volume doc;
+	struct vol_map **old_maps; /* workers may still read them */
+	size_t n_old;
+	bool open, dirty, closing;
+	int error;
+	char error_text[200];
+	uint32_t self;		 /* index of this brick in the map */
+	struct repl_view *views; /* n_groups: what the store said last */
+	bool *have_view;
+	struct bstore *store;
+	struct grp **grp; /* n_groups; NULL: not a member */
+	struct session *session[SESSIONS_MAX];
+	uint32_t n_sessions, sessions_end; /* sessions_end: slots in use are below */
+	struct leases leases;
+	struct top files, clients;
+	struct scrub *scrub;
+	uint64_t client_op_ms; /* a client was active */
+	uint32_t sampled;
+	uint64_t retry_open_ms;
+};
+
+struct brick {
+	struct settings s;
+	uv_loop_t *loop;
+	struct mailbox *mail;
+	struct store *store;
+	struct follower *follower;
+	struct engine *engine;
+	struct http_server *http;
+	struct timer *tick;
+	uv_idle_t spin;
+	bool spinning;
+	uint64_t spin_until_us, spin_frames;
+	uint64_t start_ms, incarnation, life, next_request, next_serial, ticks, stop_ms;
+	char advertise[64];
+	int port;
+	struct peer *peers;
+	struct ask *asks[ASK_BUCKETS];
+	uint32_t n_asks;
+	struct vol *vols;
+	struct grp *ready;
+	uint32_t waiting; /* operations of clients */
+	uint32_t pulls, pulls_in_flight, repairs;
+	struct op *free_ops;
+	struct record *nothing; /* of reads */
+	uint32_t n_free_ops;
+	struct hist latency, sync_latency;
+	struct counters n;
+	bool stopping;
+};
+
+/* ---- store.c ---- */
+struct follower *follower_new(struct brick *b);
+struct follower *follower_free(struct follower *f); /* joins its threads, ends watches */
+void store_propose(struct grp *g, uint64_t expect, const struct repl_view *next);
+/* from the store, on the loop thread; doc is owned by the callee's caller; NULL = deleted */
+void vol_on_doc(struct brick *b, const char *name, struct volcfg_volume *doc);
+void vol_on_view(struct brick *b, const char *name, uint32_t group, const struct repl_view *view);
+void peers_on_bricks(struct brick *b, const struct volcfg_brick *v, size_t n);
+
+/* ---- peer.c ---- */
+struct peer *peer_get(struct brick *b, const char *name, bool make);
+int peer_hello(struct conn *c, const struct proto_hello *h, const char **why);
+void peer_lost(struct brick *b, struct peer *p); /* its link is down: is its process gone? */
+void links_tick(struct brick *b);
+void links_done(struct brick *b);
+/* The address where clients and bricks reach it: as registered, else as in the map. */
+const char *peer_address(const struct peer *p);
+uint64_t ask_send(struct brick *b, struct conn *c, struct proto_head *h, const void *body, size_t len,
+		  ask_fn done, void *ctx);
+bool ask_answer(struct brick *b, struct conn *c, const struct proto_head *h, const uint8_t *body,
+		struct payload *payload);
+void asks_fail(struct brick *b, struct conn *c, int err); /* c NULL = those out of time */
+/* asked: the HELLO that this one answers; NULL = it is the first. */
+void hello_send(struct brick *b, struct conn *c, enum proto_role role, const struct proto_head *asked);
+
+/* ---- vol.c ---- */
+struct vol *vol_by_tag(struct brick *b, uint32_t tag);
+struct vol *vol_by_name(struct brick *b, const char *name);
+void vol_unref(struct vol *v);
+void vols_tick(struct brick *b);
+void vols_done(struct brick *b);
+void vol_failed(struct vol *v, int err, const char *what); /* disk error: leaves the in-sync sets */
+const char *vol_option(const struct vol *v, const char *name, const char *otherwise);
+
+/* ---- group.c ---- */
+struct grp *grp_new(struct vol *v, uint32_t idx);
+struct grp *grp_free(struct grp *g);
+void grp_start(struct grp *g);
+void grp_mark(struct grp *g);	      /* looks at it at the end of the turn */
+void grp_turn_roles(struct brick *b); /* role changes since the last turn */
+void grp_turn_answers(struct brick *b);
+int grp_on_msg(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+	       const char **why);
+bool grp_is_primary(const struct grp *g);
+bool grp_leads(const struct grp *g); /* by its newest view, whatever its lease says */
+
+void grp_peer_down(struct brick *b, struct peer *p);
+void grp_touched(struct grp *g, const struct record *rec); /* rec is on its way to its commit */
+/* Newest record not known as committed that may have touched this inode, or this entry's folder; 0 = none. */
+uint64_t grp_touch_seq(const struct grp *g, const struct vol_ino *ino);
+bool grp_leave_all(struct brick *b); /* a planned stop; true when all groups are left */
+
+/* ---- op.c ---- */
+int op_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+	     const char **why);
+/* The brick's own: executes on the primary here; -EAGAIN or -ESTALE in done when it is not. */
+void op_own(struct grp *g, const struct vfs_op *vop,
+	    void (*done)(void *ctx, int status, struct vfs_result *res), void *ctx);
+struct op *op_new(struct grp *g, struct conn *c);
+void op_queue(struct op *o);		       /* answered when its record is committed */
+void op_wait_read(struct op *o, uint64_t seq); /* answered when seq is committed; at once when it is */
+void op_text(struct conn *c, const struct proto_head *h, int status, const char *text);
+void op_settle(struct op *o); /* something it waited for has come */
+void op_answer(struct op *o);
+void op_refuse(struct op *o, int status);
+void op_fail_all(struct grp *g);		 /* no longer primary */
+void op_fail_reads(struct grp *g);		 /* what they saw may be gone */
+int op_submit(struct op *o, struct record *rec); /* repl_submit, pushes, dirty map; then queued */
+void ops_done(struct brick *b);
+uint64_t free_bytes(const struct grp *g); /* the least of what the members have */
+
+/* ---- session.c ---- */
+int session_hello(struct conn *c, struct vol *v, const struct proto_hello *h);
+void session_closed(struct session *s, int err);
+int session_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+struct session *session_of(struct vol *v, uint64_t client);
+void sessions_tick(struct vol *v, uint64_t now);
+void sessions_reset(struct grp *g); /* a new primary's */
+void sessions_done(struct vol *v);
+struct push *session_push(struct session *s, uint32_t group, const struct proto_push *p);
+void push_drop_op(struct vol *v, struct op *o); /* o waits for no session any more */
+void pushes_fail_group(struct grp *g);
+void pushes_forget_orphan(struct vol *v, const struct orphan *o);
+
+/* ---- lease.c ---- */
+bool lease_grant(struct vol *v, uint32_t group, enum lease_kind kind, const struct vol_ino *ino,
+		 uint32_t slot);
+void lease_end_session(struct vol *v, uint32_t slot);
+void lease_end_group(struct vol *v, uint32_t group);
+/* Who must hear of rec's effects: pushes are sent; o (may be NULL) waits for their answers. client: who makes the change. */
+void lease_invalidate(struct grp *g, const struct record *rec, struct op *o, uint64_t client);
+bool lease_grant_result(struct grp *g, const struct vfs_op *vop, const struct vfs_result *res,
+			struct session *s);
+void leases_done(struct vol *v);
+
+/* ---- intent.c ---- */
+void intent_attach(struct op *o, const uint8_t id[16],
+		   uint64_t seq);    /* o is answered when it is done; seq: of its record */
+void intents_primary(struct grp *g); /* a new primary takes up what it finds */
+void intents_lost(struct grp *g);
+void intents_committed(struct grp *g); /* g->safe has moved */
+void intents_tick(struct grp *g, uint64_t now);
+
+/* ---- orphan.c ---- */
+void orphan_add(struct grp *g, const struct vol_ino *ino, uint64_t due_ms);
+void orphans_primary(struct grp *g);
+void orphans_lost(struct grp *g);
+void orphans_tick(struct grp *g, uint64_t now);
+void orphan_answer(struct grp *g, struct orphan *o, bool open);
+
+/* ---- heal.c, source.c, repair.c ---- */
+void heal_start(struct grp *g, uint64_t since, uint8_t sources);
+void heal_stop(struct grp *g);
+void heals_tick(struct grp *g, uint64_t now);
+void heal_status(const struct grp *g, json_t *into);
+int heal_hello(struct conn *c);
+void heal_conn_closed(struct conn *c);
+int source_delta(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+int source_fetch(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+void repair_block(struct grp *g, const struct vol_ino *ino, uint64_t off, void (*done)(void *ctx, int err),
+		  void *ctx);
+int repair_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+void repair_lost(struct grp *g);
+void scrub_tick(struct vol *v, uint64_t now);
+void scrub_start(struct vol *v);
+void scrub_done(struct vol *v);
+void scrub_status(const struct vol *v, json_t *into);
+
+/* ---- admin.c, metrics.c ---- */
+int admin_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+void admin_tick(struct brick *b); /* tells other members how much is free */
+void metrics_text(struct brick *b, struct buf *out);

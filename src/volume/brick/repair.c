@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* repair: blocks whose content does not fit their checksum. Found by a read, by a client (BAD_BLOCK), by recovery after a power loss (marked bad) or by the
+ * scrub; fetched from the other in-sync members, one after the other. When no member has a good one - all lost power in the middle of an unsynced write - the
+ * primary adopts what it has by a write of its own, so that all copies agree; that is done only where this brick's own recovery found blocks bad, never for bit rot.
+ *
+ * Scrub: reads every stripe of every group of the volume here, a few a tick, at most SCRUB_BYTES a second; starts by itself every `scrub-every` and on
+ * demand. Every few seconds also: blocks that are known as bad (replica_bad_next) are repaired.
+ * Bound: REPAIRS_MAX repairs at once a brick; what does not fit is found again. */
+#include "volume/brick/internal.h"
+
+#define REPAIR_LEN  (64u << 10)
+#define REPAIRS_MAX 64
+#define SCRUB_BYTES (32u << 20) /* a second */
+#define BAD_LOOK_MS 2000
+
+struct repair {
+	struct vol *v;
+	uint32_t group;
+	uint64_t serial;
+	struct pull_range range;
+	uint8_t tried; /* members, bits */
+	bool all_bad;  /* every member that answered has it bad too */
+	bool begun;
+	void (*done)(void *ctx, int err);
+	void *ctx;
+};
+
+struct scrub {
+	uint32_t group;
+	struct vol_ino ino;
+	uint64_t off, start_ms, end_ms, stripes, bad, budget_ms;
+	bool running;
+	uint64_t look_ms;
+};
+
+static void next_member(struct repair *r);
+
+static struct grp *group_of(const struct repair *r)
+{
+	struct grp *g = r->v->open && !r->v->closing ? r->v->grp[r->group] : NULL;
+
+	return g && g->serial == r->serial ? g : NULL;
+}
+
+static void finish(struct repair *r, int err)
+{
+	struct grp *g = group_of(r);
+
+	if (g && r->begun)
+		replica_pull_data(g->replica, &r->range, 0, NULL, NULL, 0);
+	r->v->b->repairs--;
+	if (r->done)
+		r->done(r->ctx, g ? err : -ESTALE);
+	vol_unref(r->v);
+	free(r);
+}
+
+static void on_adopted(void *ctx, int status, struct vfs_result *res)
+{
+	(void)res;
+	finish(ctx, status);
+}
+
+/* Blocks of the range that are bad here. */
+static int bad_blocks(struct grp *g, const struct pull_range *range, uint32_t *crcs, uint32_t *ret)
+{
+	int r = replica_crcs(g->replica, &range->ino, range->off, range->len, crcs);
+
+	*ret = 0;
+	for (uint32_t i = 0; r == 0 && i < range->len / VOL_BLOCK; i++)
+		*ret += crcs[i] == BLOCK_CRC_BAD;
+	return r;
+}
+
+/* The primary's own content, whatever it is, becomes the truth: a record with the blocks from the first bad one to the last. */
+static void adopt(struct repair *r, struct grp *g, const uint32_t *crcs)
+{
+	uint32_t n = r->range.len / VOL_BLOCK, first = 0, last = n - 1;
+	struct record *rec = record_new(g->idx);
+	struct payload *p;
+	struct op *o;
+	uint32_t gen = 0;
+	int err = -ENOMEM;
+
+	while (crcs[first] != BLOCK_CRC_BAD)
+		first++;
+	while (crcs[last] != BLOCK_CRC_BAD)
+		last--;
+	p = payload_new((last - first + 1) * VOL_BLOCK);
+	if (rec && p) {
+		err = g->replica->blob->read(g->replica->blob, g->idx, &r->range.ino,
+					     r->range.off + (uint64_t)first * VOL_BLOCK, p->data, p->len);
+		if (err == 0)
+			err = replica_slice_gen(g->replica, &r->range.ino, &gen);
+		if (err == 0)
+			err = record_write(rec, &r->range.ino, gen,
+					   r->range.off + (uint64_t)first * VOL_BLOCK, p);
+	}
+	payload_unref(p);
+	if (err == 0) {
+		o = op_new(g, NULL);
+		o->done = on_adopted;
+		o->ctx = r;
+		err = op_submit(o, rec);
+		if (err == 0) {
+			log_warn("volume %s, group %u: no member has a good copy of %u blocks: the primary's "
+				 "are adopted",
+				 g->v->name, g->idx, last - first + 1);
+			op_queue(o);
+		} else {
+			op_refuse(o, err);
+		}
+	} else {
+		finish(r, err);
+	}
+	record_unref(rec);
+}
+
+static void give_up(struct repair *r, struct grp *g)
+{
+	uint32_t crcs[REPAIR_LEN / VOL_BLOCK], bad = 0;
+	struct bstore_stats st;
+
+	bstore_get_stats(g->v->store, &st);
+	if (!r->all_bad || st.bad_blocks == 0 || !grp_is_primary(g) ||
+	    bad_blocks(g, &r->range, crcs, &bad) < 0 || bad == 0) {
+		finish(r, -EIO);
+		return;
+	}
+	if (r->begun)
+		replica_pull_data(g->replica, &r->range, 0, NULL, NULL, 0);
+	r->begun = false;
+	adopt(r, g, crcs);
+}
+
+static void on_fetched(void *ctx, int err, const struct proto_head *h, const uint8_t *body,
+		       struct payload *payload)
+{
+	struct repair *r = ctx;
+	struct grp *g = group_of(r);
+	uint32_t crcs[REPAIR_LEN / VOL_BLOCK], mine[REPAIR_LEN / VOL_BLOCK], n = r->range.len / VOL_BLOCK,
+									     bad = 0;
+	uint64_t source_seq;
+
+	if (!g) {
+		finish(r, -ESTALE);
+		return;
+	}
+	if (err == 0 && (!payload || payload->len != r->range.len ||
+			 proto_fetched_decode(body, h->body_len, n, &source_seq, crcs) < 0))
+		err = -EBADMSG;
+	if (err < 0) {
+		r->all_bad = false;
+		next_member(r);
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++) /* known as bad there, or it does not fit what it should be */
+		if (crcs[i] > BLOCK_CRC_BAD && block_crc(payload->data + (size_t)i * VOL_BLOCK) != crcs[i])
+			crcs[i] = BLOCK_CRC_BAD;
+	replica_pull_data(g->replica, &r->range, source_seq, crcs, payload->data, r->range.len);
+	r->begun = false;
+	bstore_mark_dirty(g->v->store);
+	if (bad_blocks(g, &r->range, mine, &bad) < 0 || bad > 0) {
+		for (uint32_t i = 0; i < n; i++)
+			r->all_bad = r->all_bad && (mine[i] != BLOCK_CRC_BAD || crcs[i] == BLOCK_CRC_BAD);
+		next_member(r);
+		return;
+	}
+	g->v->b->n.repaired++;
+	finish(r, 0);
+}
+
+static void next_member(struct repair *r)
+{
+	struct grp *g = group_of(r);
+	_cleanup_buf_ struct buf body = {0};
+	struct proto_head h = {.type = FRAME_FETCH, .volume = r->v->tag, .group = r->group};
+
+	if (!g) {
+		finish(r, -ESTALE);
+		return;
+	}
+	for (uint8_t i = 0; i < g->n; i++) {
+		struct conn *c = g->member[i] ? g->member[i]->link : NULL;
+
+		if (i == g->self || r->tried & 1u << i || !(g->view.isr & 1u << i))
+			continue;
+		r->tried |= (uint8_t)(1u << i);
+		if (!c) {
+			r->all_bad = false;
+			continue;
+		}
+		if (!r->begun) {
+			if (replica_pull_begin(g->replica, &r->range) < 0) {
+				finish(r, -EAGAIN);
+				return;
+			}
+			r->begun = true;
+		}
+		h.epoch = g->view.epoch;
+		proto_fetch_encode(&r->range, &body);
+		ask_send(r->v->b, c, &h, body.data, body.len, on_fetched, r);
+		return;
+	}
+	give_up(r, g);
+}
+
+void repair_block(struct grp *g, const struct vol_ino *ino, uint64_t off, void (*done)(void *ctx, int err),
+		  void *ctx)
+{
+	struct vol *v = g->v;
+	struct repair *r;
+	uint32_t bad = 0;
+	uint64_t stripe = off / v->doc.map->stripe_size, start = off / REPAIR_LEN * REPAIR_LEN;
+
+	(void)stripe;
+	if (v->b->repairs >= REPAIRS_MAX) {
+		if (done)
+			done(ctx, -EAGAIN);
+		return;
+	}
+	v->b->repairs++;
+	v->b->n.bad_blocks++;
+	r = xcalloc(1, sizeof(*r));
+	*r = (struct repair){
+		.v = v, .group = g->idx, .serial = g->serial, .all_bad = true, .done = done, .ctx = ctx};
+	r->range = (struct pull_range){.ino = *ino, .off = start, .len = REPAIR_LEN};
+	v->refs++;
+	replica_verify(g->replica, ino, start, REPAIR_LEN, &bad); /* those that are bad become known as bad */
+	if (bad == 0) {
+		finish(r, 0);
+		return;
+	}
+	log_warn("volume %s, group %u: %u bad blocks near offset %llu of a file: fetched from others",
+		 v->name, g->idx, bad, (unsigned long long)off);
+	next_member(r);
+}
+
+int repair_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why)
+{
+	struct side *side = c->owner;
+	struct vol *v = vol_by_tag(side->b, h->volume);
+	struct grp *g = v && v->open && h->group < v->doc.map->n_groups ? v->grp[h->group] : NULL;
+	struct proto_bad bad;
+
+	if (proto_bad_decode(body, h->body_len, &bad) < 0) {
+		*why = "a malformed report of a bad block";
+		return -EBADMSG;
+	}
+	if (g && repl_role(g->repl) >= REPL_BACKUP && bad.member == g->self)
+		repair_block(g, &bad.ino, bad.off, NULL, NULL);
+	return 0;
+}
+
+/* ---- scrub ---- */
+
+void scrub_start(struct vol *v)
+{
+	if (!v->scrub)
+		v->scrub = xcalloc(1, sizeof(*v->scrub));
+	if (v->scrub->running)
+		return;
+	*v->scrub = (struct scrub){.running = true, .start_ms = clock_ms(), .look_ms = v->scrub->look_ms};
+	log_info("volume %s: scrub begins", v->name);
+}
+
+void scrub_done(struct vol *v)
+{
+	free(v->scrub);
+	v->scrub = NULL;
+}
+
+static void scrub_end(struct vol *v)
+{
+	struct scrub *s = v->scrub;
+
+	s->running = false;
+	s->end_ms = clock_ms();
+	log_info("volume %s: scrub of %llu stripes: %llu bad blocks", v->name, (unsigned long long)s->stripes,
+		 (unsigned long long)s->bad);
+}
+
+static void scrub_step(struct vol *v)
+{
+	struct scrub *s = v->scrub;
+	uint32_t size = v->doc.map->stripe_size, done = 0;
+
+	while (s->running && done < SCRUB_BYTES / 1000 * TICK_MS) {
+		struct grp *g = s->group < v->doc.map->n_groups ? v->grp[s->group] : NULL;
+		uint32_t bad = 0;
+		int r;
+
+		if (s->group >= v->doc.map->n_groups) {
+			scrub_end(v);
+			return;
+		}
+		r = g && repl_role(g->repl) >= REPL_BACKUP ? replica_stripe_next(g->replica, &s->ino, &s->off)
+							   : -ENOENT;
+		if (r < 0) {
+			s->group++;
+			s->ino = (struct vol_ino){0};
+			s->off = 0;
+			continue;
+		}
+		replica_verify(g->replica, &s->ino, s->off, size, &bad);
+		s->stripes++;
+		v->b->n.scrubbed++;
+		done += size;
+		s->bad += bad;
+	}
+}
+
+/* Blocks that are known as bad: repaired, as many as may be at once. */
+static void repair_known(struct vol *v)
+{
+	struct pull_range ranges[PULL_RANGES_MAX];
+
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
+		struct grp *g = v->grp[i];
+		struct vol_ino ino = {0};
+		uint64_t off = 0;
+		size_t n = 0;
+
+		if (!g || (repl_role(g->repl) != REPL_PRIMARY && repl_role(g->repl) != REPL_BACKUP))
+			continue;
+		if (replica_bad_next(g->replica, &ino, &off, ranges, &n) < 0)
+			continue;
+		for (size_t k = 0; k < n && v->b->repairs < REPAIRS_MAX / 2; k++)
+			for (uint64_t at = ranges[k].off; at < ranges[k].off + ranges[k].len;
+			     at += REPAIR_LEN)
+				repair_block(g, &ranges[k].ino, at, NULL, NULL);
+	}
+}
+
+void scrub_tick(struct vol *v, uint64_t now)
+{
+	struct scrub *s = v->scrub;
+
+	if (!s) {
+		s = v->scrub = xcalloc(1, sizeof(*s));
+		s->end_ms = now;
+	}
+	if (now >= s->look_ms) {
+		s->look_ms = now + BAD_LOOK_MS;
+		repair_known(v);
+	}
+	if (s->running) {
+		/* a pause while clients are active: one tick of eight */
+		if (uv_now(v->b->loop) - v->client_op_ms > 100 || v->b->ticks % 8 == 0)
+			scrub_step(v);
+	} else if (v->b->s.scrub_ms > 0 && now - s->end_ms > (uint64_t)v->b->s.scrub_ms) {
+		scrub_start(v);
+	}
+}
+
+void scrub_status(const struct vol *v, json_t *into)
+{
+	const struct scrub *s = v->scrub;
+
+	if (!s)
+		return;
+	json_object_set_new(into, "running", json_boolean(s->running));
+	json_object_set_new(into, "stripes", json_integer((json_int_t)s->stripes));
+	json_object_set_new(into, "bad_blocks", json_integer((json_int_t)s->bad));
+}

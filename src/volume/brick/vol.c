@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A volume's life on this brick: opened when its document says started and names this node, closed when it says something else, its data directory
+ * kept when it is deleted (renamed to deleted-..., for the operator to remove).
+ *
+ * Opening and closing run on the loop (recovery reads the log): other volumes wait meanwhile. A data directory that cannot be opened is tried again
+ * every few seconds and shown in the status; the other copies serve. */
+#include "volume/brick/internal.h"
+
+#define RETRY_OPEN_MS 3000
+
+struct vol *vol_by_tag(struct brick *b, uint32_t tag)
+{
+	for (struct vol *v = b->vols; v; v = v->next)
+		if (v->tag == tag && v->doc.map)
+			return v;
+	return NULL;
+}
+
+struct vol *vol_by_name(struct brick *b, const char *name)
+{
+	for (struct vol *v = b->vols; v; v = v->next)
+		if (streq(v->name, name))
+			return v;
+	return NULL;
+}
+
+const char *vol_option(const struct vol *v, const char *name, const char *otherwise)
+{
+	const char *value;
+
+	return volcfg_option(&v->doc, name, &value) == 0 ? value : otherwise;
+}
+
+void vol_unref(struct vol *v)
+{
+	if (--v->refs > 0)
+		return;
+	for (size_t i = 0; i < v->n_old; i++)
+		vol_map_free(v->old_maps[i]);
+	free(v->old_maps);
+	volcfg_volume_done(&v->doc);
+	free(v->views);
+	free(v->have_view);
+	free(v);
+}
+
+static void dir_of(const struct vol *v, const char *prefix, char *out, size_t size)
+{
+	char hex[33];
+
+	vol_id_text(&v->doc.map->uuid, hex);
+	snprintf(out, size, "%s/%s%s-%.8s", v->b->s.data, prefix, v->name, hex);
+}
+
+static int open_store(struct vol *v, struct err *e)
+{
+	const struct vol_map *m = v->doc.map;
+	_cleanup_free_ bool *member = xcalloc(m->n_groups, sizeof(*member));
+	char dir[4096], run[4096], hex[33];
+	struct bstore_options o = {.dir = dir,
+				   .run_dir = v->b->s.run_dir[0] ? run : NULL,
+				   .uuid = m->uuid,
+				   .node = v->b->s.node,
+				   .n_groups = m->n_groups,
+				   .stripe_size = m->stripe_size,
+				   .member = member,
+				   .checkpoint_ms = (uint32_t)v->b->s.checkpoint_ms,
+				   .checkpoint_bytes = (uint64_t)v->b->s.checkpoint_mib << 20,
+				   .loop = v->b->loop};
+
+	for (uint32_t g = 0; g < m->n_groups; g++)
+		for (uint32_t i = 0; i < m->replica; i++)
+			member[g] |= m->group[g].brick[i] == v->self;
+	dir_of(v, "", dir, sizeof(dir));
+	vol_id_text(&m->uuid, hex);
+	snprintf(run, sizeof(run), "%s/%s-%s", v->b->s.run_dir, v->b->s.node, hex);
+	if (o.run_dir && dir_make(run, 0700, e) < 0)
+		return e->code;
+	return bstore_open(&o, &v->store, e);
+}
+
+static void space(struct vol *v);
+
+static void vol_open(struct vol *v)
+{
+	const struct vol_map *m = v->doc.map;
+	struct err e = {0};
+	int r = open_store(v, &e);
+
+	if (r < 0) {
+		if (strncmp(v->error_text, e.text, sizeof(v->error_text) - 1) != 0)
+			log_error("volume %s: %s", v->name, e.text);
+		v->error = r;
+		snprintf(v->error_text, sizeof(v->error_text), "%.199s", e.text);
+		v->retry_open_ms = clock_ms() + RETRY_OPEN_MS;
+		return;
+	}
+	v->error = 0;
+	v->error_text[0] = 0;
+	v->grp = xcalloc(m->n_groups, sizeof(*v->grp));
+	v->open = true;
+	for (uint32_t i = 0; i < m->n_groups; i++)
+		if (bstore_replica(v->store, i))
+			v->grp[i] = grp_new(v, i);
+	space(v);
+	log_info("volume %s: open", v->name);
+	for (uint32_t i = 0; i < m->n_groups; i++)
+		if (v->grp[i])
+			grp_start(v->grp[i]);
+}
+
+static void vol_close(struct vol *v)
+{
+	if (!v->open)
+		return;
+	v->closing = true;
+	scrub_done(v);
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
+		v->grp[i] = grp_free(v->grp[i]);
+	sessions_done(v);
+	leases_done(v);
+	free(v->grp);
+	v->grp = NULL;
+	v->open = v->dirty = v->closing = false;
+	v->store = bstore_close(v->store);
+	log_info("volume %s: closed", v->name);
+}
+
+static bool find_self(struct vol *v)
+{
+	for (uint32_t i = 0; i < v->doc.map->n_bricks; i++)
+		if (streq(v->doc.map->brick[i].name, v->b->s.node)) {
+			v->self = i;
+			return true;
+		}
+	return false;
+}
+
+static void vol_drop(struct vol *v, bool deleted)
+{
+	struct brick *b = v->b;
+	struct vol **at = &b->vols;
+	char from[4096], to[4096];
+
+	vol_close(v);
+	if (deleted && v->doc.map) {
+		dir_of(v, "", from, sizeof(from));
+		dir_of(v, "deleted-", to, sizeof(to));
+		if (rename(from, to) == 0)
+			log_info("volume %s was deleted: its data is in %s now and may be removed", v->name,
+				 to);
+	}
+	while (*at != v)
+		at = &(*at)->next;
+	*at = v->next;
+	vol_unref(v);
+}
+
+static bool started(const struct vol *v)
+{
+	return v->doc.map && streq(v->doc.state, "started");
+}
+
+/* The new document takes the old one's place; workers may still read the old map, so it stays. */
+static void take_doc(struct vol *v, struct volcfg_volume *doc)
+{
+	uint32_t had = v->doc.map ? v->doc.map->n_groups : 0;
+
+	if (v->doc.map) {
+		v->old_maps = xrealloc(v->old_maps, (v->n_old + 1) * sizeof(*v->old_maps));
+		v->old_maps[v->n_old++] = take_ptr(v->doc.map);
+	}
+	volcfg_volume_done(&v->doc);
+	v->doc = *doc;
+	*doc = (struct volcfg_volume){0};
+	v->tag = proto_volume_tag(&v->doc.map->uuid);
+	if (v->doc.map->n_groups > had) {
+		v->views = xrealloc(v->views, v->doc.map->n_groups * sizeof(*v->views));
+		v->have_view = xrealloc(v->have_view, v->doc.map->n_groups * sizeof(*v->have_view));
+		for (uint32_t i = had; i < v->doc.map->n_groups; i++) {
+			v->views[i] = (struct repl_view){0};
+			v->have_view[i] = false;
+		}
+	}
+}
+
+/* Groups with other members than before need everything set up anew; else the map is only swapped. */
+static bool same_groups(const struct vol_map *a, const struct vol_map *b)
+{
+	return a->n_groups == b->n_groups && a->replica == b->replica && a->stripe_size == b->stripe_size &&
+	       a->write_quorum == b->write_quorum && b->n_bricks >= a->n_bricks &&
+	       memcmp(a->group, b->group, a->n_groups * sizeof(*a->group)) == 0;
+}
+
+void vol_on_doc(struct brick *b, const char *name, struct volcfg_volume *doc)
+{
+	struct vol *v = vol_by_name(b, name);
+
+	if (v && (!doc || !vol_id_eq(&v->doc.map->uuid, &doc->map->uuid))) {
+		vol_drop(v, true);
+		v = NULL;
+	}
+	if (!doc)
+		return;
+	if (!v) {
+		v = xcalloc(1, sizeof(*v));
+		v->b = b;
+		v->refs = 1;
+		snprintf(v->name, sizeof(v->name), "%s", name);
+		v->next = b->vols;
+		b->vols = v;
+	} else if (v->open && !same_groups(v->doc.map, doc->map)) {
+		log_info("volume %s: the map has changed", name);
+		vol_close(v);
+	}
+	take_doc(v, doc);
+	for (uint32_t i = 0; i < v->doc.map->n_bricks; i++) {
+		const struct vol_brick *br = &v->doc.map->brick[i];
+		struct peer *p;
+
+		if (streq(br->name, b->s.node))
+			continue;
+		p = peer_get(b, br->name, true);
+		if (!p->address[0])
+			snprintf(p->address, sizeof(p->address), "%s", br->address);
+		if (!p->domain[0])
+			snprintf(p->domain, sizeof(p->domain), "%s", br->domain);
+	}
+	if (v->open)
+		for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
+			if (v->grp[i])
+				v->grp[i]->vfs.map = v->doc.map;
+	if (!started(v))
+		vol_close(v);
+	else if (!v->open && find_self(v))
+		vol_open(v);
+}
+
+void vol_on_view(struct brick *b, const char *name, uint32_t group, const struct repl_view *view)
+{
+	struct vol *v = vol_by_name(b, name);
+
+	if (!v || !v->doc.map || group >= v->doc.map->n_groups || view->epoch < v->views[group].epoch)
+		return;
+	v->views[group] = *view;
+	v->have_view[group] = true;
+	if (v->open && v->grp[group]) {
+		repl_on_view(v->grp[group]->repl, view, clock_ms());
+		grp_mark(v->grp[group]);
+	}
+}
+
+/* Disk error: this member leaves the in-sync sets; the others go on. */
+void vol_failed(struct vol *v, int err, const char *what)
+{
+	uint64_t now = clock_ms();
+
+	if (!v->error)
+		log_error("volume %s: %s: %s; this brick leaves the in-sync sets", v->name, what,
+			  strerror(-err));
+	v->error = err;
+	snprintf(v->error_text, sizeof(v->error_text), "%s: %s", what, strerror(-err));
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
+		if (v->grp[i] && !v->grp[i]->down) {
+			v->grp[i]->down = true;
+			repl_on_disk_error(v->grp[i]->repl, now);
+			grp_mark(v->grp[i]);
+		}
+}
+
+/* What the file system answers to statfs, and when it stops taking more. */
+static void space(struct vol *v)
+{
+	struct bstore_stats st;
+	uint64_t reserve;
+
+	bstore_get_stats(v->store, &st);
+	reserve = MAX(RESERVE_MIN, st.bytes_total / 100);
+	if (st.bytes_total < 8 * RESERVE_MIN) /* a small disk, of a test or a device */
+		reserve = st.bytes_total / 16;
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
+		struct grp *g = v->grp[i];
+
+		if (!g)
+			continue;
+		g->member_free[g->self] = st.bytes_free;
+		g->vfs.bytes_total = st.bytes_total;
+		g->vfs.bytes_free = free_bytes(g);
+		g->vfs.files_free = st.files_free;
+		g->vfs.reserve = reserve;
+	}
+}
+
+static void vol_tick(struct vol *v, uint64_t now)
+{
+	if (!v->open) {
+		if (started(v) && v->error && now >= v->retry_open_ms && find_self(v))
+			vol_open(v);
+		return;
+	}
+	sessions_tick(v, now);
+	if (v->b->ticks % 20 == 0)
+		space(v);
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
+		struct grp *g = v->grp[i];
+
+		if (!g)
+			continue;
+		repl_tick(g->repl, now);
+		heals_tick(g, now);
+		if (v->b->ticks % 10 == 0) {
+			intents_tick(g, now);
+			orphans_tick(g, now);
+		}
+		if (g->gated || g->reads)
+			grp_mark(g);
+	}
+	bstore_tick(v->store);
+	scrub_tick(v, now);
+}
+
+void vols_tick(struct brick *b)
+{
+	uint64_t now = clock_ms();
+
+	for (struct vol *v = b->vols; v; v = v->next)
+		vol_tick(v, now);
+}
+
+void vols_done(struct brick *b)
+{
+	while (b->vols)
+		vol_drop(b->vols, false);
+}
