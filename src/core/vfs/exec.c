@@ -313,7 +313,7 @@ int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct reco
 	res->err = r;
 	if (is_step(op->type))
 		res->flags |= op->pid << 24; /* which state of the intent it answers */
-	ensure(r == 0 || rec->n == 0);
+	ensure(r == 0 || !rec || rec->n == 0);
 	keep = r != -EAGAIN || op->type == VFS_LOCK || is_step(op->type);
 	if (changes && keep && !res->intent)
 		r = answer_save(&t, &op->id, res, false);

@@ -169,6 +169,7 @@ uint32_t vfs_group(const struct vol_map *m, const struct vfs_op *op);
 
 /* Works op out. now_ns: wall clock of the primary. rec: empty; effects are added (none for reads and failures); it carries the D key too,
  * failures of changing operations included (so that a retry hears the same). Answers a repeated id from D without any effect.
+ * What it read may not be committed yet: the answer goes when everything that was submitted before it is. rec may be NULL for reads.
  * 0 and res->err; negative only when kv failed (-EIO) or a bound was passed. */
 int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct record *rec,
 	     struct vfs_result *res);
