@@ -253,8 +253,8 @@ static int on_frame(struct vclient *c, struct session *x, const struct proto_hea
 			return -EBADMSG;
 		pthread_mutex_lock(&c->lock);
 		x->up = true;
-		x->alive_from =
-			MAX(x->alive_from, h->request); /* the request's number is the time of its sending */
+		/* a ping's number is the time of its sending */
+		x->alive_from = MAX(x->alive_from, h->type == FRAME_HELLO ? x->pinged_at : h->request);
 		pthread_mutex_unlock(&c->lock);
 		return 0;
 	case FRAME_PUSH:
