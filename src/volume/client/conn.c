@@ -166,7 +166,8 @@ int conn_answer(struct vclient_slot *s, int fd, uint64_t request, void *data, ui
 	r = proto_head_decode(s->in, &ret->head);
 	if (r < 0)
 		return r;
-	if (!(ret->head.flags & FRAME_ANSWER) || (ret->head.request != request && ret->head.type != FRAME_HELLO) || ret->head.payload_len > len)
+	if (!(ret->head.flags & FRAME_ANSWER) ||
+	    (ret->head.request != request && ret->head.type != FRAME_HELLO) || ret->head.payload_len > len)
 		return -EBADMSG;
 	r = slot_room(s, (size_t)PROTO_HEAD + ret->head.body_len);
 	if (r < 0)
