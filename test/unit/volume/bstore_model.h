@@ -7,7 +7,7 @@
 
 #define MODEL_GROUPS 3
 #define MODEL_INOS   12
-#define MODEL_EPOCHS 64
+#define MODEL_EPOCHS 256
 #define MODEL_STRIPE (1u << 20)
 
 /* Which epochs there were: epoch e began at seq start[e] (what had been there was cut); 0 = not used. Shared between processes. */
