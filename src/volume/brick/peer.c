@@ -165,8 +165,8 @@ uint64_t ask_send(struct brick *b, struct conn *c, struct proto_head *h, const v
 			  .request = ++b->next_request,
 			  .until_ms = clock_ms() + ASK_TIMEOUT_MS,
 			  .done = done,
-			  .ctx = ctx,
-			  .next = b->asks[b->next_request % ASK_BUCKETS]};
+			  .ctx = ctx};
+	a->next = b->asks[a->request % ASK_BUCKETS];
 	b->asks[a->request % ASK_BUCKETS] = a;
 	b->n_asks++;
 	h->request = a->request;

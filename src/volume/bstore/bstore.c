@@ -322,7 +322,8 @@ void bstore_tick(struct bstore *b)
 	sync_start(b);
 	if (b->failed || (b->checkpoint_failed_ms && now - b->checkpoint_failed_ms < CHECKPOINT_RETRY_MS))
 		return;
-	if (b->frozen || b->now->bytes > NOW_BYTES_MAX || log_bytes(&b->log, b->checkpoint_lsn) > bytes ||
+	if (b->frozen || b->outside_wanted > b->outside_durable || b->now->bytes > NOW_BYTES_MAX ||
+	    log_bytes(&b->log, b->checkpoint_lsn) > bytes ||
 	    (now - b->checkpoint_at_ms >= every && (b->now->n > 0 || b->outside != b->outside_durable)))
 		checkpoint_start(b);
 }

@@ -246,7 +246,8 @@ struct bstore {
 	uint64_t sync_started, sync_done; /* counts */
 	bool sync_posted;
 	uint64_t outside,
-		outside_durable; /* count of bstore_mark_dirty; and what the last checkpoint holds */
+		outside_durable, /* count of bstore_mark_dirty; and what the last checkpoint holds */
+		outside_wanted;	 /* newest that somebody waits for */
 	uint64_t checkpoint_lsn; /* where the log is needed from */
 	uint64_t checkpoint_count;
 	uint64_t checkpoint_at_ms, checkpoint_failed_ms, statvfs_at_ms;

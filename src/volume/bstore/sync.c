@@ -265,5 +265,7 @@ void bstore_sync(struct bstore *b, void (*done)(void *ctx, int err), void *ctx)
 void bstore_settle(struct bstore *b, void (*done)(void *ctx, int err), void *ctx)
 {
 	bstore_mark_dirty(b);
+	b->outside_wanted =
+		b->outside; /* a checkpoint that is on its way began before: bstore_tick makes the next one at once */
 	wait_for(b, b->outside, done, ctx);
 }
