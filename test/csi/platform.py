@@ -19,6 +19,7 @@ class Platform(Cluster):
         try:
             self.volumes = self.dir / "volumes"
             (self.volumes / "factory").mkdir(parents=True)
+            self.prepare()
             for n in self.nodes.values():
                 n.inside("mount", "--make-rshared", "/")  # as systemd has it
                 self.start_driver(n.name)
@@ -32,6 +33,9 @@ class Platform(Cluster):
         except BaseException:
             self.close()
             raise
+
+    def prepare(self):
+        """What the drivers need; the nodes' network is there."""
 
     def node_ready(self, name):
         try:
@@ -57,7 +61,10 @@ class Platform(Cluster):
     def start_driver(self, node):
         self.spawn(f"csi-{node}", self.nodes[node].enter(
             KUAYU, "csi", f"--endpoint={self.endpoint(node)}", f"--node-id={node}", f"--state={self.dir}/csi-{node}",
-            f"--mount-command={self.command(node)}", *self.options))
+            *([f"--mount-command={self.command(node)}"] if self.command(node) else []), *self.options, *self.node_options(node)))
+
+    def node_options(self, node):
+        return []
 
     def stop_driver(self, node):
         """nsenter forks for the process namespace; ending the outer one is not enough."""
