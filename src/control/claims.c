@@ -26,11 +26,13 @@ int64_t storage_amount(const json_t *o, const char *path)
 	return milli / 1000 + (milli % 1000 > 0);
 }
 
-bool pod_uses_claim(const json_t *pod, const char *claim)
+bool pod_holds_claim(const json_t *pod, const char *claim)
 {
 	json_t *v;
 	size_t i;
 
+	if (pod_is_finished(pod) || !*js_str_or(pod, "spec.nodeName", ""))
+		return false;
 	json_array_foreach (js_get(pod, "spec.volumes"), i, v)
 		if (streq(js_str(v, "persistentVolumeClaim.claimName"), claim))
 			return true;
@@ -50,14 +52,12 @@ void storage_drop_finalizer(struct plan *p, enum kind kind, json_t *obj, const c
 			     js_str_or(obj, "metadata.resourceVersion", ""), "finalizers", left));
 }
 
-/* A pod that is placed nowhere uses nothing yet: the scheduler does not place it while the claim is being deleted. */
 static bool in_use(const struct world *w, const json_t *claim)
 {
 	_cleanup_free_ json_t **pods = world_list(w, K_POD, obj_ns(claim), NULL);
 
 	for (size_t i = 0; pods[i]; i++)
-		if (!pod_is_finished(pods[i]) && *js_str_or(pods[i], "spec.nodeName", "") &&
-		    pod_uses_claim(pods[i], obj_name(claim)))
+		if (pod_holds_claim(pods[i], obj_name(claim)))
 			return true;
 	return false;
 }
@@ -306,7 +306,7 @@ void claim_reconcile(const struct world *w, const char *ns, const char *name, st
 		return;
 	if (obj_deleting(claim)) {
 		if (obj_has_finalizer(claim, CLAIM_FINALIZER) && !in_use(w, claim))
-			storage_drop_finalizer(p, K_CLAIM, claim, CLAIM_FINALIZER);
+			plan_csi(p, ACTION_CLAIM_RELEASE, K_CLAIM, claim, json_object());
 		return;
 	}
 	if (*js_str_or(claim, "spec.volumeName", ""))

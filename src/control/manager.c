@@ -279,6 +279,7 @@ static void send_write(struct manager *m, const struct action *a, struct write *
 	case ACTION_CSI_CREATE:
 	case ACTION_CSI_DELETE:
 	case ACTION_CSI_EXPAND:
+	case ACTION_CLAIM_RELEASE:
 		provision_carry_out(m, a, on_csi_done, wr);
 		return;
 	case ACTION_EVENT:

@@ -85,7 +85,8 @@ void plan_delete_if_node_gone(struct plan *p, json_t *pod)
 
 void plan_csi(struct plan *p, enum action_type type, enum kind kind, json_t *obj, json_t *body)
 {
-	ensure(type == ACTION_CSI_CREATE || type == ACTION_CSI_DELETE || type == ACTION_CSI_EXPAND);
+	ensure(type == ACTION_CSI_CREATE || type == ACTION_CSI_DELETE || type == ACTION_CSI_EXPAND ||
+	       type == ACTION_CLAIM_RELEASE);
 	add(p, (struct action){.type = type, .kind = kind, .obj = json_incref(obj), .body = body});
 }
 

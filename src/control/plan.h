@@ -16,6 +16,7 @@ enum action_type {
 	ACTION_CSI_CREATE,	     /* obj = claim, body = {class} */
 	ACTION_CSI_DELETE,	     /* obj = volume */
 	ACTION_CSI_EXPAND,	     /* obj = claim, body = {volume} */
+	ACTION_CLAIM_RELEASE, /* obj = claim: its finalizer goes, if the API itself knows no pod that uses it */
 };
 
 struct action {
@@ -47,7 +48,7 @@ void plan_patch(struct plan *p, enum action_type type, enum kind kind, const cha
 void plan_delete(struct plan *p, enum kind kind, json_t *obj, int64_t grace_s);
 void plan_delete_if_owner_gone(struct plan *p, enum kind kind, json_t *obj, const json_t *ref);
 void plan_delete_if_node_gone(struct plan *p, json_t *pod);
-/* One of ACTION_CSI_*. */
+/* One of ACTION_CSI_*, or ACTION_CLAIM_RELEASE. */
 void plan_csi(struct plan *p, enum action_type type, enum kind kind, json_t *obj, json_t *body);
 void plan_event(struct plan *p, json_t *obj, const char *type, const char *reason, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The CSI drivers that the controllers call, and the carrying out of ACTION_CSI_*: first the driver, then what follows in the API.
- * Every step may be repeated, by us or by the next leader: the drivers' calls are idempotent, volumes have names that follow from the claim.
- */
+/* The CSI drivers that the controllers call, and the carrying out of ACTION_CSI_*: first the driver, then what follows in the API; and
+ * of a claim's release: no pod may use it, says the API, not a cache. Every step may be repeated, by us or by the next leader: the
+ * drivers' calls are idempotent, volumes have names that follow from the claim. */
 #include "control/provision.h"
 
 #define CREATE_MS 60000
@@ -270,6 +270,43 @@ static void expand(struct job *j)
 	call_driver(j, js_str(pv, "spec.csi.driver"), &r, "VolumeResizeFailed");
 }
 
+/* ---- release of a claim ---- */
+
+static void on_released(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+
+	if (status == 200 && json_array_size(js_get(body, "metadata.finalizers")))
+		kube_cache_apply(j->m->caches[K_CLAIM], body);
+	else if (status == 200)
+		world_bury(j->m->world, K_CLAIM, j->obj);
+	finish(j, status == 200 || status == 404);
+}
+
+/* The caches may not know yet of a pod that has just got its node. */
+static void on_pods(void *ctx, int status, json_t *body)
+{
+	struct job *j = ctx;
+	_cleanup_json_ json_t *left = json_array(), *patch = NULL;
+	json_t *o;
+	size_t i;
+
+	json_array_foreach (json_object_get(body, "items"), i, o)
+		if (pod_holds_claim(o, obj_name(j->obj)))
+			status = 0;
+	if (status != 200) {
+		finish(j, false);
+		return;
+	}
+	json_array_foreach (js_get(j->obj, "metadata.finalizers"), i, o)
+		if (!streq(json_string_value(o), CLAIM_FINALIZER))
+			json_array_append(left, o);
+	patch = json_pack("{s:{s:s, s:s, s:O}}", "metadata", "uid", obj_uid(j->obj), "resourceVersion",
+			  js_str_or(j->obj, "metadata.resourceVersion", ""), "finalizers", left);
+	kube_patch(j->m->kube, &control_kinds[K_CLAIM], obj_ns(j->obj), obj_name(j->obj), NULL,
+		   KUBE_PATCH_MERGE, patch, on_released, j);
+}
+
 void provision_carry_out(struct manager *m, const struct action *a, provision_done_fn done, void *ctx)
 {
 	struct job *j = xcalloc(1, sizeof(*j));
@@ -284,6 +321,8 @@ void provision_carry_out(struct manager *m, const struct action *a, provision_do
 		create(j);
 	else if (a->type == ACTION_CSI_EXPAND)
 		expand(j);
+	else if (a->type == ACTION_CLAIM_RELEASE)
+		kube_list(m->kube, &control_kinds[K_POD], obj_ns(j->obj), NULL, on_pods, j);
 	else
 		kube_get(m->kube, &control_kinds[K_CLAIM], js_str_or(j->obj, "spec.claimRef.namespace", ""),
 			 js_str_or(j->obj, "spec.claimRef.name", ""), on_claim_read, j);

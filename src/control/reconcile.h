@@ -26,7 +26,8 @@ void claim_reconcile(const struct world *w, const char *ns, const char *name, st
 void volume_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p);
 /* Bytes of `storage` in the amounts at path, rounded up; 0 when missing. */
 int64_t storage_amount(const json_t *o, const char *path);
-bool pod_uses_claim(const json_t *pod, const char *claim);
+/* One that is placed nowhere holds nothing yet: the scheduler does not place it while the claim is being deleted. */
+bool pod_holds_claim(const json_t *pod, const char *claim);
 /* Kept for it, or bound to it. */
 bool volume_is_for(const json_t *pv, const json_t *claim);
 void storage_drop_finalizer(struct plan *p, enum kind kind, json_t *obj, const char *name);

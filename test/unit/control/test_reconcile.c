@@ -145,7 +145,8 @@ static void print_action(const struct action *a, struct buf *out)
 					    "event",
 					    "csi-create",
 					    "csi-delete",
-					    "csi-expand"};
+					    "csi-expand",
+					    "release"};
 	const json_t *o = a->obj ? a->obj : a->body;
 	_cleanup_free_ char *text = NULL;
 
