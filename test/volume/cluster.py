@@ -112,12 +112,14 @@ class Brick(Process):
     def __init__(self, cluster, name, domain, address, data, image):
         self.domain, self.address, self.data, self.image, self.loop = domain, address, data, image, None
         self.listen = f"{address}:{BRICK_PORT}"
+        self.run_dir = cluster.memory / "run" / name  # in memory: it tells a crash from a loss of power
         argv = cluster.network.prefix(name) + [KUAYU, "brick", "--data", data, "--node", name, "--domain", domain, "--listen", self.listen,
-                                               "--store", cluster.store, *cluster.brick_options]
+                                               "--store", cluster.store, "--run-dir", self.run_dir, *cluster.brick_options]
         super().__init__(name, argv, cluster.dir / f"{name}.log", cluster.env)
 
     def make(self, size_mib):
         self.data.mkdir(parents=True)
+        self.run_dir.mkdir(parents=True)
         if self.image:
             with open(self.image, "wb") as f:
                 f.truncate(size_mib << 20)
@@ -140,6 +142,7 @@ class Brick(Process):
             finally:
                 os.close(fd)
             self.kill()
+            shutil.rmtree(self.run_dir, ignore_errors=True)
         unmount(self.data)
         wait_for(f"the disk of {self.name} is free", lambda: subprocess.run(["losetup", "-d", self.loop], capture_output=True).returncode == 0, 10)
         self.loop = None
@@ -355,6 +358,7 @@ class VolumeCluster:
         if b.alive:
             b.terminate()
         b.attach()
+        b.run_dir.mkdir(parents=True, exist_ok=True)
         b.start()
         if wait:
             self.wait_port(brick, BRICK_PORT)

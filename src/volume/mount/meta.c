@@ -217,10 +217,10 @@ void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	op_init(&op, VFS_GETXATTR, req, n);
 	op_name(&op, name);
 	r = vclient_call(slot_of(m), &op, &res, NULL);
+	if (r == -ENODATA)
+		look_for_any(m, req, n); /* before the answer: req and n may be gone after it */
 	reply_data(req, r, &res.data, size);
 	vfs_result_done(&res);
-	if (r == -ENODATA)
-		look_for_any(m, req, n);
 }
 
 void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
