@@ -9,6 +9,7 @@
 #include "node/node.h"
 #include "sched/sched.h"
 #include "volume/brick/brick.h"
+#include "volume/cmd/cmd.h"
 #include "volume/csi/csi_driver.h"
 #include "volume/docker/docker.h"
 #include "volume/mount.h"
@@ -36,6 +37,7 @@ static const struct verb {
 	{"docker-volume", cmd_docker_volume, "volume plugin for Docker: folders of a kuayu volume"},
 	{"mount", cmd_mount, "mounts a volume"},
 	{"umount", cmd_umount, "unmounts a volume"},
+	{"volume", cmd_volume, "volumes: create, start, status, heal, where ..."},
 	{"pki", cmd_pki, "makes the cluster's CA and certificates"},
 	{"version", cmd_version, "prints the version"},
 };

@@ -174,9 +174,9 @@ static int check_count(uint32_t replica, uint32_t stripe, uint32_t n, bool witho
 	}
 	if (replica == 1 && !without_copies)
 		return err_set(e, -EINVAL,
-			       "%u brick%s without copies: losing any one loses data; use replica 3 with %u "
-			       "bricks, or say --without-copies",
-			       n, n == 1 ? "" : "s", 3 * stripe * MAX(1u, n / stripe));
+			       "%u brick%s without copies: losing any one loses data; say how many copies "
+			       "(replica 3), or --without-copies",
+			       n, n == 1 ? "" : "s");
 	return 0;
 }
 

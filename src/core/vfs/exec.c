@@ -74,6 +74,8 @@ uint32_t vfs_group(const struct vol_map *m, const struct vfs_op *op)
 		return (uint32_t)op->len;
 	if (op->type == VFS_STEP_ASK)
 		return vfs_intent_group(op->target.folder.b);
+	if (op->type == VFS_WHERE && (op->flags & VFS_FOREIGN)) /* off: number of a stripe */
+		return vol_group_of_stripe(m, &op->ino, op->off);
 	if (m->stripe > 1 && ((data && (op->flags & VFS_FOREIGN)) || op->type == VFS_READ))
 		return vol_group_of_stripe(m, &op->ino, op->off / m->stripe_size);
 	return vol_owner(m, &op->ino.folder);

@@ -52,7 +52,8 @@ enum vfs_op_type {
 	VFS_SEEK,	/* ino, off, set = SEEK_DATA or SEEK_HOLE -> attr.size = offset */
 	VFS_REAP, /* ino: an unlinked file that nobody has open any more; more of them in data (24 bytes each: folder, number little endian). Those that
 		   * are not ripe are left. VFS_MORE: again. -EAGAIN: not yet. id.number 0 */
-	VFS_WHERE, /* ino, off = first stripe -> data: {stripe4, seq8} little endian of the stripes here (kuayu volume where); VFS_MORE */
+	VFS_WHERE, /* ino, off = first stripe -> data: {stripe4, seq8} little endian of the stripes here (kuayu volume where); VFS_MORE.
+		      * VFS_FOREIGN: asked of the group of that stripe, which need not own the inode */
 	VFS_SWEEP, /* name = key to go on behind (binary, "" = start): drops answers kept under D for longer than VFS_ANSWER_MS -> data = next key; VFS_MORE */
 	/* Steps of intents, between primaries only: */
 	VFS_STEP_MAKE_FOLDER = 64,

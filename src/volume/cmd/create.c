@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* create, expand, start, stop, delete, info, list, bricks: the volume's document in the store. Bricks follow it by themselves. */
+#include "volume/cmd/internal.h"
+
+struct layout {
+	uint32_t replica, stripe;
+	struct vol_brick brick[VOL_BRICKS_MAX];
+	uint32_t n;
+};
+
+/* ---- words ---- */
+
+static int count_word(const char *what, const char *text, uint32_t *ret, struct err *e)
+{
+	uint64_t n;
+
+	if (!text || str_u64(text, &n) < 0 || n == 0 || n > VOL_BRICKS_MAX)
+		return err_set(e, -EINVAL, "%s must be followed by a number, not '%s'", what,
+			       text ? text : "");
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+static int brick_word(const char *word, struct vol_brick *ret, struct err *e)
+{
+	const char *colon = strchr(word, ':');
+	size_t n = colon ? (size_t)(colon - word) : 0, path;
+
+	if (n == 0 || n >= sizeof(ret->name) || colon[1] != '/')
+		return err_set(e, -EINVAL, "'%s' is no brick: NODE:/PATH, such as a1:/brick", word);
+	path = strlen(colon + 1);
+	while (path > 1 && colon[path] == '/')
+		path--;
+	if (path >= sizeof(ret->path))
+		return err_set(e, -EINVAL, "brick %.*s: the path is longer than %zu bytes", (int)n, word,
+			       sizeof(ret->path) - 1);
+	*ret = (struct vol_brick){.weight = 100};
+	memcpy(ret->name, word, n);
+	memcpy(ret->path, colon + 1, path);
+	return 0;
+}
+
+static int parse_layout(struct cmd *c, size_t at, struct layout *l, struct err *e)
+{
+	int r = 0;
+
+	*l = (struct layout){.replica = 1, .stripe = 1};
+	for (size_t i = at; i < c->n && r == 0; i++) {
+		if (streq(c->words[i], "replica")) {
+			r = count_word("replica", c->words[i + 1], &l->replica, e);
+			i++;
+		} else if (streq(c->words[i], "stripe")) {
+			r = count_word("stripe", c->words[i + 1], &l->stripe, e);
+			i++;
+		} else if (streq(c->words[i], "force")) {
+			c->force = true;
+		} else if (l->n == VOL_BRICKS_MAX) {
+			r = err_set(e, -EINVAL, "more than %d bricks", VOL_BRICKS_MAX);
+		} else {
+			r = brick_word(c->words[i], &l->brick[l->n++], e);
+		}
+	}
+	return r == 0 && l->n == 0 ? err_set(e, -EINVAL, "no bricks were named: NODE:/PATH ...") : r;
+}
+
+/* ---- what the bricks say of themselves ---- */
+
+static const struct vol_brick *registered(const struct volcfg_brick *all, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (streq(all[i].brick.name, name))
+			return &all[i].brick;
+	return NULL;
+}
+
+static bool same_path(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+
+	while (n > 1 && a[n - 1] == '/')
+		n--;
+	while (m > 1 && b[m - 1] == '/')
+		m--;
+	return n == m && memcmp(a, b, n) == 0;
+}
+
+/* Domain and address come from the brick itself. */
+static int fill_bricks(struct cmd *c, struct layout *l, struct err *e)
+{
+	_cleanup_free_ struct volcfg_brick *all = NULL;
+	size_t n = 0;
+	int r = volcfg_bricks(c->store, &all, &n, e);
+
+	for (uint32_t i = 0; i < l->n && r == 0; i++) {
+		struct vol_brick *b = &l->brick[i];
+		const struct vol_brick *there = registered(all, n, b->name);
+
+		if (!there)
+			r = err_set(e, -EHOSTUNREACH,
+				    "no brick runs on node %s: start 'kuayu brick --node %s --data %s ...' "
+				    "there; 'kuayu volume bricks' lists those that run",
+				    b->name, b->name, b->path);
+		else if (!same_path(there->path, b->path) && !c->force)
+			r = err_set(e, -EINVAL, "the brick on node %s keeps its data in %s, not in %s",
+				    b->name, there->path, b->path);
+		if (r < 0)
+			break;
+		memcpy(b->domain, there->domain, sizeof(b->domain));
+		memcpy(b->address, there->address, sizeof(b->address));
+		memcpy(b->path, there->path, sizeof(b->path));
+	}
+	return r;
+}
+
+static void print_layout(const struct vol_map *m)
+{
+	printf("%s: %u bricks, replica %u, stripe %u, %u groups\n", vol_kind_text(vol_map_kind(m)),
+	       m->n_bricks, m->replica, m->stripe, m->n_groups);
+	for (uint32_t g = 0; g < m->n_groups; g++) {
+		printf("  group %u:", g);
+		for (uint32_t j = 0; j < m->replica; j++)
+			printf(" %s", m->brick[m->group[g].brick[j]].name);
+		putchar('\n');
+	}
+}
+
+int cmd_create(struct cmd *c, struct err *e)
+{
+	struct volcfg_volume v = {.state = "created"};
+	_cleanup_free_ struct layout *l = xcalloc(1, sizeof(*l));
+	struct vol_id uuid;
+	int r;
+
+	random_bytes(&uuid, sizeof(uuid));
+	r = parse_layout(c, 1, l, e);
+	if (r == 0)
+		r = fill_bricks(c, l, e);
+	if (r == 0)
+		r = vol_map_make(c->words[0], &uuid, l->replica, l->stripe, l->brick, l->n,
+				 (uint32_t)c->groups, c->without_copies, &v.map, e);
+	if (r < 0)
+		return r;
+	v.options = json_object();
+	if (c->dry_run)
+		print_layout(v.map);
+	else
+		r = volcfg_create(c->store, &v, e);
+	if (r == 0 && !c->dry_run)
+		printf("volume %s: created (%s, %u bricks); start it: kuayu volume start %s\n", v.map->name,
+		       vol_kind_text(vol_map_kind(v.map)), v.map->n_bricks, v.map->name);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+/* ---- start, stop, delete ---- */
+
+static int set_state(struct cmd *c, struct volcfg_volume *v, const char *state, struct err *e)
+{
+	snprintf(v->state, sizeof(v->state), "%s", state);
+	v->map->started = streq(state, "started");
+	v->map->generation++;
+	return volcfg_put(c->store, v, e);
+}
+
+/* Names of the map's bricks that are not registered now; "" = none. */
+static int absent_bricks(struct cmd *c, const struct vol_map *m, struct buf *out, struct err *e)
+{
+	_cleanup_free_ struct volcfg_brick *all = NULL;
+	size_t n = 0;
+	int r = volcfg_bricks(c->store, &all, &n, e);
+
+	for (uint32_t i = 0; i < m->n_bricks && r == 0; i++)
+		if (!registered(all, n, m->brick[i].name))
+			r = buf_addf(out, "%s%s", out->len ? ", " : "", m->brick[i].name);
+	return r;
+}
+
+int cmd_start(struct cmd *c, struct err *e)
+{
+	_cleanup_buf_ struct buf absent = {0};
+	struct volcfg_volume v = {0};
+	int r = get_volume(c, &v, e);
+
+	if (r < 0)
+		return r;
+	if (streq(v.state, "started") && !c->force)
+		r = err_set(e, -EALREADY, "volume %s is started already", v.map->name);
+	if (r == 0)
+		r = absent_bricks(c, v.map, &absent, e);
+	if (r == 0)
+		r = set_state(c, &v, "started", e);
+	if (r == 0)
+		printf("volume %s: started; mount it: kuayu mount %s DIR\n", v.map->name, v.map->name);
+	if (r == 0 && absent.len)
+		printf("warning: these bricks do not run: %s\n", absent.data);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+int cmd_stop(struct cmd *c, struct err *e)
+{
+	struct volcfg_volume v = {0};
+	int r = get_volume(c, &v, e);
+
+	if (r < 0)
+		return r;
+	if (!streq(v.state, "started") && !c->force)
+		r = err_set(e, -EALREADY, "volume %s is not started", v.map->name);
+	else if (!confirmed(c, "Stop volume %s? Its mounts will wait and then fail.", v.map->name))
+		r = err_set(e, -ECANCELED, "nothing was done");
+	if (r == 0)
+		r = set_state(c, &v, "stopped", e);
+	if (r == 0)
+		printf("volume %s: stopped\n", v.map->name);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+int cmd_delete(struct cmd *c, struct err *e)
+{
+	struct volcfg_volume v = {0};
+	int r = get_volume(c, &v, e);
+
+	if (r < 0)
+		return r;
+	if (streq(v.state, "started") && !c->force)
+		r = err_set(e, -EBUSY, "volume %s is started; first: kuayu volume stop %s", v.map->name,
+			    v.map->name);
+	else if (!confirmed(c,
+			    "Delete volume %s? Its bricks keep the files aside until they are removed there.",
+			    v.map->name))
+		r = err_set(e, -ECANCELED, "nothing was done");
+	if (r == 0)
+		r = volcfg_delete(c->store, v.map->name, e);
+	if (r == 0)
+		printf("volume %s: deleted; its data is kept on the bricks as deleted-%s-... and may be "
+		       "removed there\n",
+		       v.map->name, v.map->name);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+/* ---- expand ---- */
+
+static uint32_t print_moves(const struct vol_map *from, const struct vol_map *to)
+{
+	uint32_t moved = 0;
+
+	for (uint32_t g = 0; g < from->n_groups; g++) {
+		if (memcmp(from->group[g].brick, to->group[g].brick, sizeof(from->group[g].brick)) == 0)
+			continue;
+		moved++;
+		printf("  group %u:", g);
+		for (uint32_t j = 0; j < from->replica; j++)
+			printf(" %s", from->brick[from->group[g].brick[j]].name);
+		printf(" ->");
+		for (uint32_t j = 0; j < to->replica; j++)
+			printf(" %s", to->brick[to->group[g].brick[j]].name);
+		putchar('\n');
+	}
+	return moved;
+}
+
+/* A volume that was never started holds nothing, so its groups may be laid out anew. Moving the groups of one that holds data needs member changes
+ * that bricks cannot do yet: refused, whatever the state. */
+int cmd_expand(struct cmd *c, struct err *e)
+{
+	_cleanup_free_ struct layout *l = xcalloc(1, sizeof(*l));
+	struct vol_map *wider = NULL;
+	struct volcfg_volume v = {0};
+	struct volcfg_volume next;
+	int r = get_volume(c, &v, e);
+
+	if (r < 0)
+		return r;
+	r = parse_layout(c, 1, l, e);
+	if (r == 0)
+		r = fill_bricks(c, l, e);
+	if (r == 0)
+		r = vol_map_expand(v.map, l->brick, l->n, &wider, e);
+	if (r == 0 && c->dry_run)
+		printf("%u of %u groups would move\n", print_moves(v.map, wider), v.map->n_groups);
+	else if (r == 0 && !streq(v.state, "created"))
+		r = err_set(e, -EOPNOTSUPP,
+			    "volume %s has been in use: its groups cannot be moved to other bricks yet (only "
+			    "a volume that was never started can be expanded); "
+			    "make a second volume of the new bricks, or copy into a larger one",
+			    v.map->name);
+	if (r == 0 && !c->dry_run) {
+		next = v;
+		next.map = wider;
+		r = volcfg_put(c->store, &next, e);
+		if (r == 0)
+			printf("volume %s: %u bricks now\n", wider->name, wider->n_bricks);
+	}
+	vol_map_free(wider);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+/* ---- looking ---- */
+
+static void info_text(const struct volcfg_volume *v)
+{
+	const struct vol_map *m = v->map;
+	const char *key;
+	json_t *value;
+	char uuid[33];
+
+	vol_id_text(&m->uuid, uuid);
+	printf("Volume Name: %s\nType: %s\nVolume ID: %s\nStatus: %s\nNumber of Bricks: %u x %u = %u\n",
+	       m->name, vol_kind_text(vol_map_kind(m)), uuid, v->state, m->n_bricks / m->replica, m->replica,
+	       m->n_bricks);
+	printf("Stripe: %u x %u KiB\nGroups: %u\nWrite Quorum: %u\nBricks:\n", m->stripe,
+	       m->stripe_size >> 10, m->n_groups, m->write_quorum);
+	for (uint32_t i = 0; i < m->n_bricks; i++)
+		printf("Brick%u: %s:%s (domain %s, %s)\n", i + 1, m->brick[i].name, m->brick[i].path,
+		       m->brick[i].domain, m->brick[i].address);
+	if (json_object_size(v->options) > 0)
+		puts("Options Reconfigured:");
+	json_object_foreach (v->options, key, value)
+		printf("%s: %s\n", key, json_string_value(value));
+}
+
+static json_t *info_json(const struct volcfg_volume *v)
+{
+	json_t *o = vol_map_to_json(v->map);
+
+	json_object_set_new(o, "kind", json_string(vol_kind_text(vol_map_kind(v->map))));
+	json_object_set_new(o, "state", json_string(v->state));
+	json_object_set_new(o, "options", json_deep_copy(v->options));
+	return o;
+}
+
+/* Every volume, or the one that was named. */
+static int each_volume(struct cmd *c, void (*fn)(const struct volcfg_volume *v, void *ctx), void *ctx,
+		       struct err *e)
+{
+	_cleanup_strv_ char **names = NULL;
+	struct volcfg_volume v = {0};
+	size_t n = 0;
+	int r;
+
+	if (c->n > 0) {
+		r = get_volume(c, &v, e);
+		if (r == 0)
+			fn(&v, ctx);
+		volcfg_volume_done(&v);
+		return r;
+	}
+	r = volcfg_list(c->store, &names, &n, e);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = volcfg_get(c->store, names[i], &v, e);
+		if (r == -ENOENT) { /* deleted just now */
+			r = 0;
+			continue;
+		}
+		if (r == 0)
+			fn(&v, ctx);
+		volcfg_volume_done(&v);
+	}
+	return r;
+}
+
+static void info_one(const struct volcfg_volume *v, void *ctx)
+{
+	json_t *all = ctx;
+
+	if (all)
+		json_array_append_new(all, info_json(v));
+	else
+		info_text(v);
+}
+
+int cmd_info(struct cmd *c, struct err *e)
+{
+	_cleanup_json_ json_t *all = wants_json(c) ? json_array() : NULL;
+	int r = each_volume(c, info_one, all, e);
+
+	if (r == 0 && all)
+		print_json(c->n > 0 ? json_array_get(all, 0) : all);
+	return r;
+}
+
+static void list_one(const struct volcfg_volume *v, void *ctx)
+{
+	json_t *all = ctx;
+	const char *kind = vol_kind_text(vol_map_kind(v->map));
+
+	if (all)
+		json_array_append_new(all, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i}", "name", v->map->name,
+						     "kind", kind, "state", v->state, "bricks",
+						     (int)v->map->n_bricks, "replica", (int)v->map->replica,
+						     "stripe", (int)v->map->stripe));
+	else
+		printf("%-20s %-31s %-8s %6u  %u x %u\n", v->map->name, kind, v->state, v->map->n_bricks,
+		       v->map->replica, v->map->stripe);
+}
+
+int cmd_list(struct cmd *c, struct err *e)
+{
+	_cleanup_json_ json_t *all = wants_json(c) ? json_array() : NULL;
+	int r;
+
+	c->n = 0;
+	if (!all)
+		printf("%-20s %-31s %-8s %6s  %s\n", "NAME", "KIND", "STATE", "BRICKS", "REPLICA x STRIPE");
+	r = each_volume(c, list_one, all, e);
+	if (r == 0 && all)
+		print_json(all);
+	return r;
+}
+
+int cmd_bricks(struct cmd *c, struct err *e)
+{
+	_cleanup_free_ struct volcfg_brick *b = NULL;
+	_cleanup_json_ json_t *all = json_array();
+	size_t n = 0;
+	int r = volcfg_bricks(c->store, &b, &n, e);
+
+	if (r < 0)
+		return r;
+	if (!wants_json(c))
+		printf("%-12s %-10s %-24s %s\n", "NODE", "DOMAIN", "ADDRESS", "PATH");
+	for (size_t i = 0; i < n; i++) {
+		json_array_append_new(all, json_pack("{s:s,s:s,s:s,s:s}", "name", b[i].brick.name, "domain",
+						     b[i].brick.domain, "address", b[i].brick.address, "path",
+						     b[i].brick.path));
+		if (!wants_json(c))
+			printf("%-12s %-10s %-24s %s\n", b[i].brick.name, b[i].brick.domain,
+			       b[i].brick.address, b[i].brick.path);
+	}
+	if (wants_json(c))
+		print_json(all);
+	return 0;
+}

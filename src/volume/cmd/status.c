@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* status: what the bricks say of themselves and the store says of the groups, as one document (docs/volume-internals.md "Status") and as text.
+ *
+ * The views are the store's, which decides; a brick that knows a newer one is believed. A member's role and progress are its own words; one that does
+ * not answer is "offline". */
+#include "volume/cmd/internal.h"
+
+/* ---- merging ---- */
+
+/* What brick i says of group g; NULL = nothing. */
+static const json_t *said(const struct brick_answer *a, uint32_t i, uint32_t g)
+{
+	const json_t *groups = js_get(a[i].o, "groups"), *o;
+	size_t k;
+
+	json_array_foreach (groups, k, o)
+		if (js_int(o, "group", -1) == (int64_t)g)
+			return o;
+	return NULL;
+}
+
+static bool names(const json_t *array, const char *name)
+{
+	const json_t *v;
+	size_t k;
+
+	json_array_foreach (array, k, v)
+		if (streq(json_string_value(v), name))
+			return true;
+	return false;
+}
+
+/* The newest view that anybody knows, as a bit set of members and the primary's position. */
+static struct repl_view newest_view(const struct vol_map *m, const struct repl_view *stored,
+				    const struct brick_answer *a, uint32_t g)
+{
+	struct repl_view v = *stored;
+
+	for (uint32_t j = 0; j < m->replica; j++) {
+		const json_t *o = said(a, m->group[g].brick[j], g);
+		uint64_t epoch = (uint64_t)js_int(o, "epoch", 0);
+
+		if (!o || epoch <= v.epoch)
+			continue;
+		v = (struct repl_view){.epoch = epoch, .primary = UINT8_MAX};
+		for (uint32_t k = 0; k < m->replica; k++) {
+			const char *name = m->brick[m->group[g].brick[k]].name;
+
+			if (names(js_get(o, "isr"), name))
+				v.isr = (uint8_t)(v.isr | 1u << k);
+			if (streq(js_str(o, "primary"), name))
+				v.primary = (uint8_t)k;
+		}
+	}
+	return v;
+}
+
+struct heal {
+	int64_t out, keys, left, done, rate, seconds;
+};
+
+/* The newest record of the group that anybody has, and what the primary knows of a member. */
+static int64_t newest_seq(const struct vol_map *m, const struct brick_answer *a, uint32_t g)
+{
+	int64_t seq = 0;
+
+	for (uint32_t j = 0; j < m->replica; j++)
+		seq = MAX(seq, js_int(said(a, m->group[g].brick[j], g), "seq", 0));
+	return seq;
+}
+
+static int64_t known_seq(const struct vol_map *m, const struct brick_answer *a, uint32_t g, uint32_t brick)
+{
+	const json_t *own = said(a, brick, g), *row;
+	int64_t seq = js_int(own, "seq", 0);
+	size_t k;
+
+	for (uint32_t j = 0; j < m->replica && !own; j++)
+		json_array_foreach (js_get(said(a, m->group[g].brick[j], g), "members"), k, row)
+			if (streq(js_str(row, "brick"), m->brick[brick].name))
+				seq = MAX(seq, js_int(row, "seq", 0));
+	return seq;
+}
+
+static json_t *merge_member(const struct vol_map *m, const struct brick_answer *a, uint32_t g, uint32_t brick,
+			    bool in_sync, struct heal *sum)
+{
+	const json_t *own = said(a, brick, g), *pull = js_get(own, "heal");
+	int64_t behind = MAX(newest_seq(m, a, g) - known_seq(m, a, g, brick), (int64_t)0);
+	struct heal h = {.keys = js_int(pull, "keys_left", in_sync ? 0 : behind),
+			 .left = js_int(pull, "bytes_left", 0),
+			 .done = js_int(pull, "bytes_done", 0),
+			 .rate = js_int(pull, "bytes_per_s", 0),
+			 .seconds = js_int(pull, "seconds_left", 0)};
+	const char *role = !a[brick].online ? "offline" : own ? js_str_or(own, "role", "out") : "out";
+
+	if (!in_sync) {
+		sum->out++;
+		sum->keys += h.keys;
+		sum->left += h.left;
+		sum->done += h.done;
+		sum->rate += h.rate;
+		sum->seconds = MAX(sum->seconds, h.seconds);
+	}
+	return json_pack("{s:s,s:s,s:b,s:I,s:{s:I,s:I,s:I,s:I,s:I}}", "brick", m->brick[brick].name, "role",
+			 role, "in_sync", (int)in_sync, "seq", (json_int_t)known_seq(m, a, g, brick), "heal",
+			 "keys_left", (json_int_t)h.keys, "bytes_left", (json_int_t)h.left, "bytes_done",
+			 (json_int_t)h.done, "bytes_per_s", (json_int_t)h.rate, "seconds_left",
+			 (json_int_t)h.seconds);
+}
+
+static json_t *merge_group(const struct vol_map *m, const struct repl_view *v, const struct brick_answer *a,
+			   uint32_t g, struct heal *sum)
+{
+	json_t *isr = json_array(), *members = json_array();
+	bool leads = v->epoch > 0 && v->primary < m->replica;
+
+	for (uint32_t j = 0; j < m->replica; j++) {
+		bool in = v->epoch > 0 && (v->isr >> j & 1);
+
+		if (in)
+			json_array_append_new(isr, json_string(m->brick[m->group[g].brick[j]].name));
+		json_array_append_new(members, merge_member(m, a, g, m->group[g].brick[j], in, sum));
+	}
+	return json_pack("{s:i,s:I,s:o,s:o,s:o}", "group", (int)g, "epoch", (json_int_t)v->epoch, "primary",
+			 leads ? json_string(m->brick[m->group[g].brick[v->primary]].name) : json_null(),
+			 "isr", isr, "members", members);
+}
+
+static json_t *merge_brick(const struct vol_map *m, const struct repl_view *views,
+			   const struct brick_answer *a, uint32_t i)
+{
+	int primary = 0, in_sync = 0, groups = 0;
+	const json_t *error = js_get(a[i].o, "error"), *latency = js_get(a[i].o, "latency_us");
+
+	for (uint32_t g = 0; g < m->n_groups; g++) {
+		int j = vol_group_member(m, g, i);
+
+		if (j < 0)
+			continue;
+		groups++;
+		primary += views[g].epoch > 0 && views[g].primary == j;
+		in_sync += views[g].epoch > 0 && (views[g].isr >> j & 1);
+	}
+	return json_pack(
+		"{s:s,s:s,s:s,s:s,s:b,s:I,s:i,s:i,s:i,s:I,s:I,s:{s:I,s:I},s:o}", "name", m->brick[i].name,
+		"domain", m->brick[i].domain, "address", a[i].address, "path", m->brick[i].path, "online",
+		(int)a[i].online, "pid", (json_int_t)js_int(a[i].o, "pid", 0), "groups_primary", primary,
+		"groups_in_sync", in_sync, "groups", groups, "bytes_total",
+		(json_int_t)js_int(a[i].o, "bytes_total", 0), "bytes_free",
+		(json_int_t)js_int(a[i].o, "bytes_free", 0), "latency_us", "p50",
+		(json_int_t)js_int(latency, "p50", 0), "p99", (json_int_t)js_int(latency, "p99", 0), "error",
+		a[i].error[0]		? json_string(a[i].error)
+		: json_is_string(error) ? json_string(json_string_value(error))
+					: json_null());
+}
+
+json_t *status_merge(const struct volcfg_volume *v, const struct repl_view *stored,
+		     const struct brick_answer *a)
+{
+	const struct vol_map *m = v->map;
+	_cleanup_free_ struct repl_view *views = xcalloc(m->n_groups, sizeof(*views));
+	json_t *bricks = json_array(), *groups = json_array();
+	struct heal sum = {0};
+
+	for (uint32_t g = 0; g < m->n_groups; g++) {
+		views[g] = newest_view(m, &stored[g], a, g);
+		json_array_append_new(groups, merge_group(m, &views[g], a, g, &sum));
+	}
+	for (uint32_t i = 0; i < m->n_bricks; i++)
+		json_array_append_new(bricks, merge_brick(m, views, a, i));
+	return json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:b}", "volume",
+			 m->name, "state", v->state, "kind", vol_kind_text(vol_map_kind(m)), "replica",
+			 (int)m->replica, "stripe", (int)m->stripe, "write_quorum", (int)m->write_quorum,
+			 "bricks", bricks, "groups", groups, "heal", "members_out", (json_int_t)sum.out,
+			 "keys_left", (json_int_t)sum.keys, "bytes_left", (json_int_t)sum.left, "bytes_done",
+			 (json_int_t)sum.done, "bytes_per_s", (json_int_t)sum.rate, "seconds_left",
+			 (json_int_t)sum.seconds, "in_sync", (int)(sum.out == 0));
+}
+
+int get_status(struct cmd *c, const struct volcfg_volume *v, json_t **ret, struct err *e)
+{
+	const struct vol_map *m = v->map;
+	_cleanup_free_ struct repl_view *views = xcalloc(m->n_groups, sizeof(*views));
+	struct brick_answer *a = NULL;
+	int64_t rev;
+	int r = ask_bricks(c, m, "status", &a, e);
+
+	for (uint32_t g = 0; g < m->n_groups && r == 0; g++)
+		r = volcfg_view_get(c->store, m, g, &views[g], &rev, e);
+	if (r == 0)
+		*ret = status_merge(v, views, a);
+	answers_free(a, m->n_bricks);
+	return r;
+}
+
+/* ---- text ---- */
+
+char *bytes_text(char out[32], uint64_t bytes)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+	double v = (double)bytes;
+	size_t u = 0;
+
+	for (; v >= 1024 && u + 1 < ARRAY_SIZE(units); u++)
+		v /= 1024;
+	snprintf(out, 32, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
+	return out;
+}
+
+static void time_text(char out[32], int64_t us)
+{
+	if (us == 0)
+		snprintf(out, 32, "-");
+	else if (us < 1000)
+		snprintf(out, 32, "%lld us", (long long)us);
+	else
+		snprintf(out, 32, "%.1f ms", (double)us / 1000);
+}
+
+static void print_bricks(const json_t *status, FILE *f)
+{
+	const json_t *b;
+	size_t i;
+
+	fprintf(f, "\n%-10s %-8s %-22s %-7s %8s %8s %9s %11s %11s %9s %9s\n", "BRICK", "DOMAIN", "ADDRESS",
+		"ONLINE", "PID", "PRIMARY", "IN-SYNC", "USED", "FREE", "P50", "P99");
+	json_array_foreach (js_get(status, "bricks"), i, b) {
+		int64_t total = js_int(b, "bytes_total", 0), left = js_int(b, "bytes_free", 0);
+		char used[32], rest[32], p50[32], p99[32];
+
+		time_text(p50, js_int(b, "latency_us.p50", 0));
+		time_text(p99, js_int(b, "latency_us.p99", 0));
+		fprintf(f, "%-10s %-8s %-22s %-7s %8lld %8lld %5lld/%-3lld %11s %11s %9s %9s\n",
+			js_str_or(b, "name", ""), js_str_or(b, "domain", ""), js_str_or(b, "address", ""),
+			js_bool(b, "online", false) ? "yes" : "NO", (long long)js_int(b, "pid", 0),
+			(long long)js_int(b, "groups_primary", 0), (long long)js_int(b, "groups_in_sync", 0),
+			(long long)js_int(b, "groups", 0), bytes_text(used, (uint64_t)(total - left)),
+			bytes_text(rest, (uint64_t)left), p50, p99);
+	}
+}
+
+static void print_out(const json_t *status, FILE *f)
+{
+	const json_t *g, *member;
+	bool first = true;
+	size_t i, j;
+
+	json_array_foreach (js_get(status, "groups"), i, g)
+		json_array_foreach (js_get(g, "members"), j, member) {
+			char left[32], rate[32];
+
+			if (js_bool(member, "in_sync", false))
+				continue;
+			if (first)
+				fprintf(f, "\n%-6s %6s %-10s %-10s %-10s %10s %11s %13s %9s\n", "GROUP",
+					"EPOCH", "PRIMARY", "OUT", "ROLE", "KEYS LEFT", "BYTES LEFT", "SPEED",
+					"TIME LEFT");
+			first = false;
+			fprintf(f, "%-6lld %6lld %-10s %-10s %-10s %10lld %11s %11s/s %7lld s\n",
+				(long long)js_int(g, "group", 0), (long long)js_int(g, "epoch", 0),
+				js_str_or(g, "primary", "none"), js_str_or(member, "brick", ""),
+				js_str_or(member, "role", ""), (long long)js_int(member, "heal.keys_left", 0),
+				bytes_text(left, (uint64_t)js_int(member, "heal.bytes_left", 0)),
+				bytes_text(rate, (uint64_t)js_int(member, "heal.bytes_per_s", 0)),
+				(long long)js_int(member, "heal.seconds_left", 0));
+		}
+}
+
+/* What an operator can do about it. */
+static void print_advice(const json_t *status, FILE *f)
+{
+	const json_t *b, *g;
+	int64_t quorum = js_int(status, "write_quorum", 1), below = 0, none = 0;
+	size_t i;
+
+	json_array_foreach (js_get(status, "bricks"), i, b)
+		if (js_str(b, "error"))
+			fprintf(f, "! brick %s: %s%s\n", js_str_or(b, "name", ""), js_str(b, "error"),
+				js_bool(b, "online", false) ? "" : "; is 'kuayu brick' running on its node?");
+	json_array_foreach (js_get(status, "groups"), i, g) {
+		below += (int64_t)json_array_size(js_get(g, "isr")) < quorum;
+		none += !js_str(g, "primary");
+	}
+	if (none > 0)
+		fprintf(f, "! %lld group%s without a primary yet\n", (long long)none, none == 1 ? "" : "s");
+	if (below > none)
+		fprintf(f,
+			"! %lld group%s with fewer than %lld copies in sync: changes wait there. Bring "
+			"bricks back, or allow it: "
+			"kuayu volume set %s write-quorum 1\n",
+			(long long)below, below == 1 ? "" : "s", (long long)quorum,
+			js_str_or(status, "volume", ""));
+}
+
+void status_print(const json_t *status, FILE *f)
+{
+	char left[32], rate[32];
+	int64_t out = js_int(status, "heal.members_out", 0);
+	bool started = streq(js_str(status, "state"), "started");
+
+	fprintf(f, "Volume %s: %s, %s, replica %lld, stripe %lld\n", js_str_or(status, "volume", ""),
+		js_str_or(status, "state", ""), js_str_or(status, "kind", ""),
+		(long long)js_int(status, "replica", 0), (long long)js_int(status, "stripe", 0));
+	if (!started)
+		fprintf(f, "not started: kuayu volume start %s\n", js_str_or(status, "volume", ""));
+	else if (out == 0)
+		fprintf(f, "all copies in sync\n");
+	else
+		fprintf(f, "%lld cop%s out of sync: %lld keys, %s to heal, %s/s, %lld s left\n",
+			(long long)out, out == 1 ? "y" : "ies",
+			(long long)js_int(status, "heal.keys_left", 0),
+			bytes_text(left, (uint64_t)js_int(status, "heal.bytes_left", 0)),
+			bytes_text(rate, (uint64_t)js_int(status, "heal.bytes_per_s", 0)),
+			(long long)js_int(status, "heal.seconds_left", 0));
+	print_bricks(status, f);
+	if (started && out > 0)
+		print_out(status, f);
+	if (started)
+		print_advice(status, f);
+}
+
+static int status_one(struct cmd *c, const struct volcfg_volume *v, json_t *all, struct err *e)
+{
+	json_t *o = NULL;
+	int r = get_status(c, v, &o, e);
+
+	if (r < 0)
+		return r;
+	if (all)
+		json_array_append(all, o);
+	else
+		status_print(o, stdout);
+	json_decref(o);
+	return 0;
+}
+
+int cmd_status(struct cmd *c, struct err *e)
+{
+	_cleanup_json_ json_t *all = wants_json(c) ? json_array() : NULL;
+	_cleanup_strv_ char **list = NULL;
+	struct volcfg_volume v = {0};
+	size_t n = 1;
+	int r = c->n > 0 ? 0 : volcfg_list(c->store, &list, &n, e);
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = c->n > 0 ? get_volume(c, &v, e) : volcfg_get(c->store, list[i], &v, e);
+		if (r == 0)
+			r = status_one(c, &v, all, e);
+		volcfg_volume_done(&v);
+	}
+	if (r == 0 && all)
+		print_json(c->n > 0 ? json_array_get(all, 0) : all);
+	return r;
+}
