@@ -356,7 +356,7 @@ void files_give_back(struct files *t, struct sync_job *j, bool ok, bool large)
 			mark(t, f, large);
 		bfile_unref(f);
 	}
-	if (!ok && j->whole)
+	if (!ok)
 		*(large ? &t->evicted_large : &t->evicted_dirty) = true;
 	free(j->file);
 	j->file = NULL;

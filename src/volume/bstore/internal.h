@@ -107,8 +107,8 @@ struct log {
 	uint32_t n_spare;
 	int unsynced_fd[64]; /* earlier segments whose end is not synced, owned */
 	uint32_t n_unsynced;
-	uint64_t synced; /* LSN: the log is durable up to here */
-	bool dir_dirty;	 /* a segment was made since the folder was synced */
+	uint64_t synced;		  /* LSN: the log is durable up to here */
+	uint64_t dir_changes, dir_synced; /* counts of segments made: those whose names are durable */
 };
 static inline uint64_t lsn_make(uint64_t seg, uint64_t off)
 {
@@ -175,8 +175,8 @@ struct sync_job {
 		bool is_new;
 	} * file;
 	size_t n_files;
-	bool whole; /* syncfs instead of single files */
-	bool dir;   /* the log's folder too */
+	bool whole;   /* syncfs instead of single files */
+	uint64_t dir; /* the log's folder too, up to this change; 0 = not */
 	int err;
 	uint64_t us;
 };

@@ -117,7 +117,7 @@ static int new_segment(struct log *l, uint64_t no, uint64_t prev_end)
 	l->seg_no = no;
 	l->at = SEGMENT_HEAD;
 	l->broken = false;
-	l->dir_dirty = true;
+	l->dir_changes++;
 	if (!l->oldest_seg)
 		l->oldest_seg = no;
 	return 0;

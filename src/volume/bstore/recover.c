@@ -481,6 +481,8 @@ int recover(struct bstore *b, struct err *e)
 	r = read_log(&c, meta.start_lsn, &s, e);
 	if (r < 0)
 		return r;
+	/* Large writes of the life before may be in the page cache only: the first sync and the first checkpoint sync everything. */
+	b->files.evicted_dirty = b->files.evicted_large = c.n_seen > 0;
 	decide_sure(&c, &run, &s);
 	remove_dead(b, dir_fd, &s);
 	seg = MAX(MAX(s.last_seg, s.end >> 32), meta.freeze_lsn >> 32) + 1;

@@ -128,8 +128,7 @@ int sync_take_log(struct bstore *b, struct sync_job *j)
 			return -errno;
 		j->log_fd[j->n_log++] = fd;
 	}
-	j->dir = l->dir_dirty;
-	l->dir_dirty = false;
+	j->dir = l->dir_changes > l->dir_synced ? l->dir_changes : 0;
 	j->lsn = lsn_make(l->seg_no, l->at);
 	return 0;
 }
@@ -141,9 +140,9 @@ void sync_give_back_log(struct bstore *b, struct sync_job *j)
 
 	for (uint32_t i = 0; i < j->n_log; i++)
 		close(j->log_fd[i]);
-	if (j->err < 0) {
-		l->dir_dirty |= j->dir;
-	} else if (j->lsn > l->synced) {
+	if (j->err == 0)
+		l->dir_synced = MAX(l->dir_synced, j->dir);
+	if (j->err == 0 && j->lsn > l->synced) {
 		/* Those before the segment that the position is in: as many as are not newer than it. */
 		uint32_t newer = (uint32_t)(l->seg_no - (j->lsn >> 32)),
 			 n = l->n_unsynced > newer ? l->n_unsynced - newer : 0;
