@@ -86,7 +86,8 @@ struct repl {
 	uint64_t grant_ms;    /* when */
 	uint8_t grant_to;     /* UINT8_MAX: not known (a restart) */
 	uint64_t grant_epoch;
-	uint64_t caught_ms; /* last CAUGHT_UP sent */
+	uint64_t caught_ms;  /* last CAUGHT_UP sent; 0 = none */
+	uint64_t caught_seq; /* what must be durable before */
 
 	/* Primary. */
 	struct peer peer[VOL_REPLICA_MAX];
@@ -182,6 +183,7 @@ void backup_on_heartbeat(struct repl *r, const struct repl_msg *m, uint64_t now)
 void backup_on_cut(struct repl *r, const struct repl_msg *m, uint64_t now);
 void backup_out(struct repl *r); /* becomes OUT */
 void backup_caught_up(struct repl *r, uint64_t now);
+void backup_tell(struct repl *r, uint64_t commit);
 void backup_commit(struct repl *r, uint64_t commit);
 
 /* repl_view.c */

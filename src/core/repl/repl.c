@@ -362,8 +362,7 @@ void repl_on_delta(struct repl *r, int err, struct repl_pos at, uint64_t now_ms)
 	r->whole = true;
 	log_epoch_add(r, r->pos.epoch, r->pos.seq);
 	r->committed = MAX(r->committed, at.seq); /* a source answers with what is committed only */
-	r->delivered = r->committed;
-	r->io.committed(r->ctx, r->committed);
+	backup_tell(r, r->committed);
 	backup_caught_up(r, now_ms);
 }
 
@@ -387,8 +386,7 @@ void repl_tick(struct repl *r, uint64_t now_ms)
 	forgive_gap(r, now_ms);
 	if (is_self_primary(r))
 		primary_tick(r, now_ms);
-	else if (r->role == REPL_CATCHING && r->whole && now_ms - r->caught_ms >= RESEND_MS &&
-		 r->synced >= r->pos.seq)
+	else if (r->role == REPL_CATCHING && r->whole && now_ms - r->caught_ms >= RESEND_MS)
 		backup_caught_up(r, now_ms);
 	view_tick(r, now_ms);
 	sync_tick(r, now_ms);

@@ -135,7 +135,7 @@ struct repl;
 struct repl *repl_new(const struct repl_config *c, const struct repl_io *io,
 		      void *ctx); /* NULL = no memory */
 struct repl *repl_free(struct repl *r);
-/* Once, with what recovery found. pos: end of the complete prefix. */
+/* Once, with what recovery found. pos: end of the complete prefix; {0, 0} when a catching up was not finished (replica.dirty): everything is compared then. */
 void repl_start(struct repl *r, struct repl_pos pos, uint64_t committed, bool sure, uint64_t now_ms);
 /* etcd said so (watch or read); epoch 0 = there is none yet. Must not be called with a guess: a member without a view does nothing. */
 void repl_on_view(struct repl *r, const struct repl_view *v, uint64_t now_ms);

@@ -18,6 +18,15 @@ void backup_out(struct repl *r)
 	repl_set_role(r, REPL_OUT);
 }
 
+/* While catching up, live records run ahead of what is complete here; the shell hears of each number once. */
+void backup_tell(struct repl *r, uint64_t commit)
+{
+	if (commit <= r->delivered)
+		return;
+	r->delivered = commit;
+	r->io.committed(r->ctx, commit);
+}
+
 void backup_commit(struct repl *r, uint64_t commit)
 {
 	if (!r->matched)
@@ -25,9 +34,9 @@ void backup_commit(struct repl *r, uint64_t commit)
 	commit = MIN(commit, r->pos.seq);
 	if (commit <= r->committed)
 		return;
-	r->committed = r->delivered = commit;
+	r->committed = commit;
 	log_release(r, commit);
-	r->io.committed(r->ctx, commit);
+	backup_tell(r, commit);
 }
 
 static bool follows(const struct repl *r, const struct record *rec)
@@ -54,8 +63,8 @@ void backup_on_append(struct repl *r, const struct repl_msg *m, uint64_t now)
 			return;
 		}
 		r->cut_ok = r->last_stamp;
-		if (live && r->live.seq > r->committed)
-			r->io.committed(r->ctx, r->live.seq); /* only committed ones come */
+		if (live)
+			backup_tell(r, r->live.seq); /* only committed ones come */
 	}
 	backup_commit(r, m->commit);
 	repl_send_type(r, m->from, REPL_MSG_ACK, now);
@@ -94,6 +103,7 @@ static void start_catching(struct repl *r, const struct repl_msg *m, uint64_t no
 {
 	r->cut_ok = r->last_stamp;
 	r->matched = true;
+	r->caught_seq = r->caught_ms = 0;
 	r->live = r->pos;
 	if (r->pos.seq == m->live.seq && r->whole) {
 		repl_set_role(r, REPL_CATCHING);
@@ -148,12 +158,14 @@ void backup_caught_up(struct repl *r, uint64_t now)
 	struct repl_msg m = {.type = REPL_MSG_CAUGHT_UP};
 
 	ensure(r->role == REPL_CATCHING && r->whole);
-	r->caught_ms = now;
-	if (r->synced < r->pos.seq) {
-		sync_local(r, r->pos.seq);
-		if (r->synced < r->pos.seq)
+	if (r->caught_seq == 0)
+		r->caught_seq = r->pos.seq;
+	if (r->synced < r->caught_seq) {
+		sync_local(r, r->caught_seq);
+		if (r->synced < r->caught_seq)
 			return;
 	}
+	r->caught_ms = now;
 	m.live.seq = r->synced;
 	repl_send(r, r->view.primary, &m, now);
 }

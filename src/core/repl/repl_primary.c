@@ -102,7 +102,6 @@ static void heartbeats(struct repl *r, uint64_t now)
 
 static void become_primary(struct repl *r, uint64_t now)
 {
-	r->delivered = MIN(r->delivered, r->committed);
 	repl_set_role(r, REPL_PRIMARY);
 }
 

@@ -106,7 +106,7 @@ void repl_on_local_sync(struct repl *r, uint64_t seq, int err, uint64_t now_ms)
 		sync_answer(r);
 		return;
 	}
-	if (r->role == REPL_CATCHING && r->whole && r->synced >= r->pos.seq)
+	if (r->role == REPL_CATCHING && r->whole && r->caught_ms == 0)
 		backup_caught_up(r, now_ms);
 	sync_serve(r, now_ms);
 }

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* store: a member's disk, modelled after src/volume/bstore: a checkpoint that is durable and holds committed records only, a log since then of which a
+ * part is durable, and the state in memory. A crash keeps the log; a power loss keeps a random part of it that contains what was synced (and may bring
+ * back what was cut since the last sync). */
+#include "sim/sim.h"
+
+static void cell_set(struct cell *c, uint64_t value, uint64_t seq, bool live)
+{
+	if (live && c->seq >= seq)
+		return;
+	c->value = value;
+	c->seq = seq;
+}
+
+void regs_apply(struct regs *s, const struct record *rec, bool live)
+{
+	for (uint32_t i = 0; i < rec->n; i++) {
+		const struct effect *f = &rec->effect[i];
+		uint64_t v;
+
+		if (f->type != EFFECT_PUT)
+			continue;
+		memcpy(&v, f->value, 8);
+		if (f->key[0] == 'E')
+			cell_set(&s->reg[f->key[1]], v, rec->seq, live);
+		else if (f->key[0] == 'D')
+			cell_set(&s->done[f->key[1]], v, rec->seq, live);
+	}
+	if (!live)
+		s->pos = (struct repl_pos){rec->epoch, rec->seq};
+}
+
+void store_init(struct store *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->log = xcalloc(LOG_MAX, sizeof(*s->log));
+	s->ghost = xcalloc(LOG_MAX, sizeof(*s->ghost));
+	s->recent = xcalloc(LOG_MAX, sizeof(struct record *));
+}
+
+static void drop_list(struct logent *l, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = from; i < to; i++)
+		l[i].rec = record_unref(l[i].rec);
+}
+
+void store_forget_recent(struct store *s, uint64_t upto)
+{
+	upto = MIN(upto, LOG_MAX - 1);
+	for (; s->recent_low < upto; s->recent_low++)
+		s->recent[s->recent_low + 1] = record_unref(s->recent[s->recent_low + 1]);
+}
+
+void store_done(struct store *s)
+{
+	drop_list(s->log, 0, s->n);
+	drop_list(s->ghost, 0, s->n_ghost);
+	for (uint32_t i = 0; i < LOG_MAX; i++)
+		record_unref(s->recent[i]);
+	free(s->log);
+	free(s->ghost);
+	free(s->recent);
+}
+
+static void remember(struct store *s, struct record *rec)
+{
+	if (rec->seq <= s->recent_low)
+		return;
+	record_unref(s->recent[rec->seq]);
+	s->recent[rec->seq] = record_ref(rec);
+}
+
+int store_append(struct store *s, struct record *rec, bool live)
+{
+	ensure(live || rec->seq == s->mem.pos.seq + 1);
+	ensure(s->n < LOG_MAX && rec->seq < LOG_MAX);
+	s->log[s->n++] = (struct logent){record_ref(rec), live};
+	regs_apply(&s->mem, rec, live);
+	if (live)
+		s->mem.dirty = true;
+	else
+		remember(s, rec);
+	return 0;
+}
+
+/* The state that checkpoint and log give, up to pos. Entries that came out of order (live) are behind a gap that was not closed: they are left out. */
+static void replay(struct store *s, uint64_t upto, bool keep_recent)
+{
+	uint32_t kept = 0;
+
+	s->mem = s->ckpt;
+	for (uint32_t i = 0; i < s->n; i++) {
+		struct record *rec = s->log[i].rec;
+
+		if (s->log[i].live || rec->seq != s->mem.pos.seq + 1 || rec->seq > upto) {
+			record_unref(rec);
+			continue;
+		}
+		regs_apply(&s->mem, rec, false);
+		if (keep_recent)
+			remember(s, rec);
+		s->log[kept++] = s->log[i];
+	}
+	memset(s->log + kept, 0, (s->n - kept) * sizeof(*s->log));
+	s->n = kept;
+}
+
+struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
+{
+	uint32_t durable = s->durable;
+
+	s->cuts++;
+	for (uint64_t q = pos.seq + 1; q < LOG_MAX && s->recent[q]; q++)
+		s->recent[q] = record_unref(s->recent[q]);
+	if (pos.seq < s->ckpt.pos.seq) {
+		drop_list(s->log, 0, s->n);
+		s->n = s->durable = 0;
+		memset(&s->mem, 0, sizeof(s->mem));
+		s->ckpt = s->mem;
+		s->recent_low = 0;
+		for (uint32_t i = 0; i < LOG_MAX; i++)
+			s->recent[i] = record_unref(s->recent[i]);
+		return s->mem.pos;
+	}
+	/* What was durable and is cut now may come back with a power loss. */
+	drop_list(s->ghost, 0, s->n_ghost);
+	s->n_ghost = 0;
+	for (uint32_t i = 0; i < durable; i++) {
+		s->ghost[s->n_ghost] = s->log[i];
+		record_ref(s->ghost[s->n_ghost++].rec);
+	}
+	replay(s, pos.seq, true);
+	if (s->n >= durable) {
+		drop_list(s->ghost, 0, s->n_ghost);
+		s->n_ghost = 0;
+	}
+	s->durable = MIN(s->n, durable);
+	return s->mem.pos;
+}
+
+void store_checkpoint(struct store *s)
+{
+	s->ckpt = s->mem;
+	drop_list(s->log, 0, s->n);
+	drop_list(s->ghost, 0, s->n_ghost);
+	s->n = s->durable = s->n_ghost = 0;
+	s->cuts++; /* syncs on their way speak of another log; they report all the same */
+}
+
+void store_synced(struct store *s, uint32_t n, uint32_t cuts)
+{
+	if (cuts != s->cuts)
+		return;
+	s->durable = MAX(s->durable, MIN(n, s->n));
+	drop_list(s->ghost, 0, s->n_ghost);
+	s->n_ghost = 0;
+}
+
+void store_crash(struct sim *sim, struct store *s, bool power)
+{
+	uint32_t keep;
+
+	for (uint32_t i = 0; i < LOG_MAX; i++)
+		s->recent[i] = record_unref(s->recent[i]);
+	if (!power)
+		return;
+	s->sure = false;
+	if (s->n_ghost > 0 && rnd_in(sim, 500000)) {
+		struct logent *l = s->log;
+
+		drop_list(s->log, 0, s->n);
+		s->log = s->ghost;
+		s->ghost = l;
+		s->n = s->durable = s->n_ghost;
+		s->n_ghost = 0;
+		return;
+	}
+	keep = s->durable + (uint32_t)rnd_below(sim, s->n - s->durable + 1);
+	drop_list(s->log, keep, s->n);
+	s->n = keep;
+	drop_list(s->ghost, 0, s->n_ghost);
+	s->n_ghost = 0;
+}
+
+void store_recover(struct store *s, bool keep_recent)
+{
+	s->cuts++;
+	s->recent_low = keep_recent ? s->ckpt.pos.seq : UINT64_MAX;
+	replay(s, UINT64_MAX, keep_recent);
+	s->recent_low = keep_recent ? s->ckpt.pos.seq : s->mem.pos.seq;
+	s->durable = MIN(s->durable, s->n);
+	s->mem.committed = MIN(s->mem.committed, s->mem.pos.seq);
+}
