@@ -273,8 +273,8 @@ static void io_changed(void *ctx, enum repl_role role, const struct repl_view *v
 		      (unsigned long long)view->epoch);
 	if (role == REPL_PRIMARY || role == REPL_PROMOTING)
 		check_epoch(m, view->epoch);
-	if (role == REPL_PRIMARY && was != REPL_PRIMARY)
-		m->new_primary = true; /* judged when the core has returned */
+	if (role != was)
+		m->new_primary = role == REPL_PRIMARY; /* judged when it may serve */
 	if (role != was) {
 		drop_answers(m);
 		refuse_all(m);
@@ -473,9 +473,11 @@ void member_deltas(struct member *m)
 	if (!m->r)
 		return;
 	seen = repl_committed(m->r);
-	if (m->new_primary && m->role == REPL_PRIMARY)
+	if (m->new_primary &&
+	    (m->s->truth[m->group].excuse || repl_is_primary(m->r, brick_ms(m->s, m->brick)))) {
+		m->new_primary = false;
 		check_primary(m);
-	m->new_primary = false;
+	}
 	if (m->role == REPL_PRIMARY)
 		check_committed(m, seen);
 	for (uint32_t i = 0; i < m->n_held; i++)
@@ -534,6 +536,7 @@ static void start_member(struct sim *s, struct member *m)
 	m->pull_id = 0;
 	m->caught_before = false;
 	m->known_epoch = 0;
+	m->new_primary = false;
 	m->role = REPL_OUT;
 	m->cas_id = 0;
 	m->bad_disk = false;

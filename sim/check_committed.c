@@ -45,6 +45,21 @@ void check_committed(struct member *m, uint64_t upto)
 	}
 }
 
+/* What differs between a member's state and the truth, for people. */
+void check_difference(struct sim *s, const struct regs *a, const struct regs *t)
+{
+	for (int i = 0; i < REGS; i++)
+		if (memcmp(&a->reg[i], &t->reg[i], sizeof(a->reg[i])) != 0)
+			trace(s, "  register %d: %llu of record %llu, in truth %llu of %llu", i, (unsigned long long)a->reg[i].value,
+			      (unsigned long long)a->reg[i].seq, (unsigned long long)t->reg[i].value,
+			      (unsigned long long)t->reg[i].seq);
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		if (memcmp(&a->done[i], &t->done[i], sizeof(a->done[i])) != 0)
+			trace(s, "  client %d: %llu of record %llu, in truth %llu of %llu", i, (unsigned long long)a->done[i].value,
+			      (unsigned long long)a->done[i].seq, (unsigned long long)t->done[i].value,
+			      (unsigned long long)t->done[i].seq);
+}
+
 static bool same_cells(const struct regs *a, const struct regs *b)
 {
 	return memcmp(a->reg, b->reg, sizeof(a->reg)) == 0 && memcmp(a->done, b->done, sizeof(a->done)) == 0;
@@ -81,21 +96,21 @@ void check_primary(struct member *m)
 	}
 	t->excuse = false;
 	check_committed(m, repl_committed(m->r));
-	if (!s->failed && m->st.mem.pos.seq == t->len && !same_cells(&m->st.mem, &t->regs))
+	if (!s->failed && m->st.mem.pos.seq == t->len && !same_cells(&m->st.mem, &t->regs)) {
+		check_difference(s, &m->st.mem, &t->regs);
 		violation(s, "committed_never_lost", "group %u: the state of the new primary %u is not what the records give",
 			  m->group, m->brick);
+	}
 }
 
+/* m, unsure when it proposed, has become the primary by that. */
 void check_election(struct member *m, const struct repl_view *old, const struct repl_view *next)
 {
 	struct sim *s = m->s;
 	bool waited = !s->o.strict_unsure &&
 		      brick_ms(s, m->brick) - s->brick[m->brick].started_ms >= 2000;
 
-	if (old->epoch == 0 || next->primary == old->primary || !s->brick[m->brick].up)
-		if (old->epoch == 0 || next->primary != m->index || m->st.sure)
-			return;
-	if (next->primary != m->index || m->st.sure)
+	if (old->epoch == 0)
 		return;
 	s->count.unsure++;
 	s->truth[m->group].excuse = true;

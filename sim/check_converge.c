@@ -55,6 +55,7 @@ void check_converged(struct sim *s)
 			if (m->st.mem.pos.seq != t->len || m->st.mem.pos.epoch != (t->len ? t->rec[t->len]->epoch : 0) ||
 			    memcmp(m->st.mem.reg, t->regs.reg, sizeof(t->regs.reg)) != 0 ||
 			    memcmp(m->st.mem.done, t->regs.done, sizeof(t->regs.done)) != 0) {
+				check_difference(s, &m->st.mem, &t->regs);
 				violation(s, "replicas_converge", "group %u: brick %u at %llu/%llu differs from the truth at %llu", g,
 					  m->brick, (unsigned long long)m->st.mem.pos.epoch,
 					  (unsigned long long)m->st.mem.pos.seq, (unsigned long long)t->len);

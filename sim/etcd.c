@@ -49,7 +49,7 @@ struct swap {
 	uint64_t expect, id;
 	struct repl_view next;
 	uint8_t brick, group;
-	bool silent;
+	bool silent, sure;
 	uint64_t life;
 };
 
@@ -62,7 +62,8 @@ static void apply(struct sim *s, struct event *e)
 	struct event *a;
 
 	if (ok) {
-		check_election(&s->brick[w->brick].m[w->group], &g->view, &w->next);
+		if (!w->sure)
+			check_election(&s->brick[w->brick].m[w->group], &g->view, &w->next);
 		g->view = w->next;
 		s->count.views++;
 		trace(s, "etcd: group %u epoch %llu primary %u in sync %x%s", w->group, (unsigned long long)w->next.epoch,
@@ -96,7 +97,7 @@ void etcd_propose(struct member *m, uint64_t expect, const struct repl_view *nex
 	if (!away(s, m->brick) && !(lost && rnd_in(s, 300000))) {
 		struct swap *w = xcalloc(1, sizeof(*w));
 
-		*w = (struct swap){expect, m->cas_id, *next, m->brick, m->group, lost, b->life};
+		*w = (struct swap){expect, m->cas_id, *next, m->brick, m->group, lost, m->st.sure, b->life};
 		e = event_new(s, rnd_us(s, s->o.etcd_delay_us / 2) + (lost && rnd_in(s, 500000) ? rnd_below(s, 3000 * MS) : 0),
 			      apply);
 		e->p = w;

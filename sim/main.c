@@ -20,9 +20,11 @@ struct total {
 		unknown, messages, disk, steps;
 };
 
+static bool messages;
+
 static void one(struct total *t, uint64_t seed, bool show)
 {
-	sim_run(&sim, seed, show);
+	sim_run(&sim, seed, show, messages);
 	t->runs++;
 	t->acked += sim.count.acked;
 	t->commits += sim.count.commits;
@@ -92,6 +94,8 @@ int main(int argc, char **argv)
 			seconds = strtod(argv[++i], NULL);
 		else if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
 			from = strtoull(argv[++i], NULL, 10);
+		else if (strcmp(argv[i], "--messages") == 0)
+			messages = true; /* in the trace */
 		else if (strcmp(argv[i], "--first") == 0)
 			first = true; /* stop at the first violation */
 		else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
@@ -100,7 +104,7 @@ int main(int argc, char **argv)
 		} else if (argv[i][0] >= '0' && argv[i][0] <= '9')
 			one(&t, strtoull(argv[i], NULL, 10), true);
 		else {
-			fprintf(stderr, "usage: kuayu-sim SEED | --runs N | --seconds S [--from SEED] [--first] | --seeds FILE\n");
+			fprintf(stderr, "usage: kuayu-sim [--messages] SEED | --runs N | --seconds S [--from SEED] [--first] | --seeds FILE\n");
 			return 2;
 		}
 	}

@@ -221,11 +221,12 @@ static void settle(struct sim *s)
 		violation(s, "replicas_converge", "40 s after the last fault: %s", why);
 }
 
-void sim_run(struct sim *s, uint64_t seed, bool show)
+void sim_run(struct sim *s, uint64_t seed, bool show, bool messages)
 {
 	memset(s, 0, sizeof(*s));
 	s->seed = s->rng = seed;
 	s->trace = show;
+	s->messages = show && messages;
 	s->op = xcalloc(OPS_MAX, sizeof(*s->op));
 	for (int i = 0; i < 4; i++)
 		rnd(s);

@@ -178,7 +178,7 @@ struct sim {
 	uint64_t next_value, next_try;
 	struct truth truth[GROUPS_MAX];
 	bool calm; /* no more faults */
-	bool trace, failed;
+	bool trace, messages, failed;
 	char why[512], checker[64];
 	struct {
 		uint64_t commits, views, crashes, power, power_all, stops, partitions, cas_unknown, deltas, cuts, unsure,
@@ -195,7 +195,7 @@ uint64_t rnd_us(struct sim *s, uint64_t mean);	    /* mostly around mean, with a
 /* ---- parts ---- */
 void trace(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void violation(struct sim *s, const char *checker, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void sim_run(struct sim *s, uint64_t seed, bool show);
+void sim_run(struct sim *s, uint64_t seed, bool show, bool messages);
 void sim_done(struct sim *s);
 void sim_step_until(struct sim *s, uint64_t us);
 
@@ -233,6 +233,7 @@ void fault_heal(struct sim *s);
 
 /* ---- checkers ---- */
 void check_committed(struct member *m, uint64_t upto);	 /* committed_never_lost, exactly_once */
+void check_difference(struct sim *s, const struct regs *a, const struct regs *t);
 void check_primary(struct member *m);			 /* committed_never_lost: it has everything */
 void check_election(struct member *m, const struct repl_view *old, const struct repl_view *next);
 void check_epoch(struct member *m, uint64_t epoch);	 /* one_primary_an_epoch */

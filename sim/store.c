@@ -110,8 +110,9 @@ struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
 	uint32_t durable = s->durable;
 
 	s->cuts++;
-	for (uint64_t q = pos.seq + 1; q < LOG_MAX && s->recent[q]; q++)
+	for (uint64_t q = MAX(pos.seq, s->recent_low) + 1; q < LOG_MAX && s->recent[q]; q++)
 		s->recent[q] = record_unref(s->recent[q]);
+	s->recent_low = MIN(s->recent_low, pos.seq);
 	if (pos.seq < s->ckpt.pos.seq) {
 		drop_list(s->log, 0, s->n);
 		s->n = s->durable = 0;

@@ -86,13 +86,13 @@ void backup_on_heartbeat(struct repl *r, const struct repl_msg *m, uint64_t now)
 			repl_broadcast_hello(r, now);
 		return;
 	}
-	if (r->role == REPL_BACKUP) {
+	if (r->role == REPL_BACKUP || (r->role == REPL_CATCHING && r->whole)) {
 		a.lease = true;
 		r->grant_ms = now;
 		r->grant_until = now + r->c.lease_ms + r->c.skew_ms;
 		r->grant_to = m->from;
 		r->grant_epoch = m->epoch;
-		if (m->lease && r->matched && sane_echo(r, m->echo))
+		if (m->lease && r->role == REPL_BACKUP && r->matched && sane_echo(r, m->echo))
 			r->read_until = MAX(r->read_until, (m->echo >> STAMP_SHIFT) + r->c.lease_ms);
 	}
 	repl_send(r, m->from, &a, now);

@@ -16,12 +16,14 @@ static uint8_t others(const struct repl *r)
 	return (r->view.isr | r->maybe) & (uint8_t)~bit(r->c.self);
 }
 
+/* Of everybody who is, or by a swap of unknown outcome may be, in the set: each of them could become primary. */
 uint64_t primary_lease_end(const struct repl *r)
 {
 	uint64_t end = UINT64_MAX / 2;
+	uint8_t set = others(r);
 
 	for (uint8_t i = 0; i < r->c.n; i++)
-		if (i != r->c.self && in_set(r->view.isr, i))
+		if (in_set(set, i))
 			end = MIN(end, r->peer[i].lease_until);
 	return end;
 }
@@ -244,8 +246,10 @@ static void cut_peer(struct repl *r, uint8_t i, const struct repl_msg *m, struct
 {
 	struct repl_msg cut = {.type = REPL_MSG_CUT, .cut = at, .live = at, .echo = m->stamp};
 
-	if (at.seq == 0 && m->pos.seq > 0) {
-		r->peer[i].bad = true; /* nothing in common that is known of: not in the set with that log */
+	/* Only what I surely do not have may be cut from a member of the set: it may be the one that has a committed record when I am gone. Where the logs
+	 * agree at least up to is not enough: it leaves the set first, then it is cut. */
+	if (at.epoch == 0) {
+		r->peer[i].bad = true;
 		return;
 	}
 	repl_send(r, i, &cut, now);
@@ -257,7 +261,7 @@ void primary_on_pos(struct repl *r, uint8_t from, const struct repl_msg *m, uint
 	struct repl_pos at;
 
 	p->heard_ms = now;
-	if (m->type == REPL_MSG_HEARTBEAT_ACK && m->lease && in_set(others(r), from) && sane_echo(r, m->echo))
+	if (m->type == REPL_MSG_HEARTBEAT_ACK && m->lease && sane_echo(r, m->echo))
 		p->lease_until = MAX(p->lease_until, (m->echo >> STAMP_SHIFT) + r->c.lease_ms);
 	if (p->st == PEER_OUT) {
 		if (m->type == REPL_MSG_HEARTBEAT_ACK)
@@ -371,7 +375,8 @@ static uint8_t to_remove(struct repl *r, uint64_t now)
 	return out;
 }
 
-static uint8_t to_join(const struct repl *r)
+/* A member that joins has granted its lease already, so reads go on while the swap is on its way. */
+static uint8_t to_join(const struct repl *r, uint64_t now)
 {
 	uint8_t in = 0;
 
@@ -381,6 +386,7 @@ static uint8_t to_join(const struct repl *r)
 		const struct peer *p = &r->peer[i];
 
 		if (i != r->c.self && p->st == PEER_JOINING && p->acked >= r->committed &&
+		    p->lease_until > now &&
 		    p->synced >= primary_join_floor(r))
 			in |= bit(i);
 	}
@@ -391,10 +397,10 @@ static void change_set(struct repl *r, uint64_t now)
 {
 	uint8_t out, in;
 
-	if (!view_may_propose(r, now) || r->failed || r->leaving || r->handing)
+	if (!view_may_propose(r, now) || r->handing)
 		return;
 	out = to_remove(r, now);
-	in = out ? 0 : to_join(r) & (uint8_t)~r->view.isr;
+	in = out ? 0 : to_join(r, now) & (uint8_t)~r->view.isr;
 	if (!out && !in)
 		return;
 	view_propose(r, r->c.self, (r->view.isr & (uint8_t)~out) | in, r->view.fork, now);
@@ -426,8 +432,11 @@ static void hand_over(struct repl *r, uint64_t now)
 			 now >= r->handback_next;
 	uint8_t to = successor(r, now, !forced);
 
-	if (r->cas_busy || (!forced && !preferred) || to == UINT8_MAX) {
-		if (r->leaving && r->view.isr == bit(r->c.self) && !r->cas_busy) {
+	if (r->cas_busy)
+		return;
+	if ((!forced && !preferred) || to == UINT8_MAX) {
+		r->handing = false;
+		if (r->leaving && r->view.isr == bit(r->c.self)) {
 			primary_end(r);
 			backup_out(r);
 		}

@@ -17,6 +17,7 @@ void sync_local(struct repl *r, uint64_t upto)
 void sync_cut(struct repl *r)
 {
 	r->sync_skip = r->sync_out;
+	r->sync_want = 0;
 	r->synced = MIN(r->synced, r->pos.seq);
 	r->sync_asked = r->synced;
 }

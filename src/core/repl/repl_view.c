@@ -50,6 +50,8 @@ void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint6
 	r->read_until = 0;
 	r->cas_delay = 0;
 	r->heard_ms = now;
+	if (!same)
+		r->sync_want = 0;
 	if (mine && was_primary && same) {
 		primary_begin(r, true, old.isr, now);
 		return;
@@ -227,7 +229,7 @@ static void elect_unsure(struct repl *r, uint64_t now)
 	if (!all && (now - r->start_ms < r->c.unsure_wait_ms || heard < r->c.write_quorum))
 		return;
 	r->unsure_bid = true;
-	view_propose(r, r->c.self, bit(r->c.self), all ? r->view.fork : r->view.epoch + 1, now);
+	view_propose(r, r->c.self, bit(r->c.self), r->view.epoch + 1, now);
 }
 
 void view_tick(struct repl *r, uint64_t now)

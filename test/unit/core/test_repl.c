@@ -411,7 +411,7 @@ static void all_unsure(void **state)
 	run(w, 1500);
 	assert_int_equal(w->view.primary, 1);
 	assert_int_equal(w->view.isr, 7);
-	assert_int_equal(w->view.fork, 0);
+	assert_int_equal(w->view.fork, 2);
 	same_logs(w);
 	world_free(w);
 }
