@@ -100,9 +100,11 @@ static int do_write(struct member *m, const struct question *q)
 	if (q->number == done->value)
 		return hold(m, q, done->seq, 0); /* a retry: the same answer, when it may go */
 	rec = record_new(m->group);
-	ensure(rec && record_put(rec, key, 2, &q->value, 8) == 0 && record_put(rec, dkey, 2, &q->number, 8) == 0);
-	err = m->n_pending == PENDING_MAX || m->records > LOG_MAX / 2 ? -EAGAIN :
-									repl_submit(m->r, rec, brick_ms(m->s, m->brick));
+	ensure(rec && record_put(rec, key, 2, &q->value, 8) == 0 &&
+	       record_put(rec, dkey, 2, &q->number, 8) == 0);
+	err = m->n_pending == PENDING_MAX || m->records > LOG_MAX / 2
+		      ? -EAGAIN
+		      : repl_submit(m->r, rec, brick_ms(m->s, m->brick));
 	if (err == 0) {
 		m->records++;
 		err = hold(m, q, rec->seq, 0);
@@ -258,7 +260,8 @@ static void io_pull(void *ctx, uint64_t since, uint8_t sources)
 	m->live_seq = 0;
 	m->pull_asked = 0;
 	m->s->count.deltas++;
-	trace(m->s, "brick %u group %u: pulls what changed since %llu", m->brick, m->group, (unsigned long long)since);
+	trace(m->s, "brick %u group %u: pulls what changed since %llu", m->brick, m->group,
+	      (unsigned long long)since);
 }
 
 static void io_changed(void *ctx, enum repl_role role, const struct repl_view *view)
@@ -423,7 +426,8 @@ static void take_ask(struct sim *s, struct event *e)
 	struct delta_answer *a;
 
 	repl_get_view(m->r, &v);
-	if ((m->role != REPL_BACKUP && m->role != REPL_PRIMARY) || v.epoch != q->epoch || m->n_held == ARRAY_SIZE(m->held))
+	if ((m->role != REPL_BACKUP && m->role != REPL_PRIMARY) || v.epoch != q->epoch ||
+	    m->n_held == ARRAY_SIZE(m->held))
 		return;
 	a = xcalloc(1, sizeof(*a));
 	a->id = q->id;
@@ -478,7 +482,7 @@ void member_deltas(struct member *m)
 		m->new_primary = false;
 		check_primary(m);
 	}
-	if (m->role == REPL_PRIMARY)
+	if (m->role == REPL_PRIMARY || (m->role == REPL_PROMOTING && !m->s->truth[m->group].excuse))
 		check_committed(m, seen);
 	for (uint32_t i = 0; i < m->n_held; i++)
 		if (m->held[i].seq <= seen)

@@ -31,13 +31,25 @@ void check_committed(struct member *m, uint64_t upto)
 {
 	struct sim *s = m->s;
 	struct truth *t = &s->truth[m->group];
+	struct repl_view v;
 
+	repl_get_view(m->r, &v);
+	if (t->len > 0 && v.epoch < t->rec[t->len]->epoch)
+		return; /* an old primary, which commits nothing new (what it would is judged by what clients see) */
 	while (t->len < upto && !s->failed) {
 		struct record *rec = find(m, t->len + 1);
 
 		if (!rec) {
-			violation(s, "committed_never_lost", "brick %u group %u commits %llu without having it", m->brick,
-				  m->group, (unsigned long long)t->len + 1);
+			violation(s, "committed_never_lost",
+				  "brick %u group %u commits %llu without having it", m->brick, m->group,
+				  (unsigned long long)t->len + 1);
+			return;
+		}
+		if (rec->prev_epoch != (t->len ? t->rec[t->len]->epoch : 0)) {
+			violation(s, "committed_never_lost",
+				  "brick %u group %u commits %llu/%llu behind %llu, which was not there",
+				  m->brick, m->group, (unsigned long long)rec->epoch,
+				  (unsigned long long)rec->seq, (unsigned long long)rec->prev_epoch);
 			return;
 		}
 		t->rec[++t->len] = record_ref(rec);
@@ -50,14 +62,14 @@ void check_difference(struct sim *s, const struct regs *a, const struct regs *t)
 {
 	for (int i = 0; i < REGS; i++)
 		if (memcmp(&a->reg[i], &t->reg[i], sizeof(a->reg[i])) != 0)
-			trace(s, "  register %d: %llu of record %llu, in truth %llu of %llu", i, (unsigned long long)a->reg[i].value,
-			      (unsigned long long)a->reg[i].seq, (unsigned long long)t->reg[i].value,
-			      (unsigned long long)t->reg[i].seq);
+			trace(s, "  register %d: %llu of record %llu, in truth %llu of %llu", i,
+			      (unsigned long long)a->reg[i].value, (unsigned long long)a->reg[i].seq,
+			      (unsigned long long)t->reg[i].value, (unsigned long long)t->reg[i].seq);
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		if (memcmp(&a->done[i], &t->done[i], sizeof(a->done[i])) != 0)
-			trace(s, "  client %d: %llu of record %llu, in truth %llu of %llu", i, (unsigned long long)a->done[i].value,
-			      (unsigned long long)a->done[i].seq, (unsigned long long)t->done[i].value,
-			      (unsigned long long)t->done[i].seq);
+			trace(s, "  client %d: %llu of record %llu, in truth %llu of %llu", i,
+			      (unsigned long long)a->done[i].value, (unsigned long long)a->done[i].seq,
+			      (unsigned long long)t->done[i].value, (unsigned long long)t->done[i].seq);
 }
 
 static bool same_cells(const struct regs *a, const struct regs *b)
@@ -81,7 +93,8 @@ void check_primary(struct member *m)
 	seq--;
 	if (seq < t->len && t->excuse) {
 		if (seq < t->synced) {
-			violation(s, "fsync_durable", "group %u: synced up to %llu, the new primary %u has only %llu", m->group,
+			violation(s, "fsync_durable",
+				  "group %u: synced up to %llu, the new primary %u has only %llu", m->group,
 				  (unsigned long long)t->synced, m->brick, (unsigned long long)seq);
 			return;
 		}
@@ -90,16 +103,18 @@ void check_primary(struct member *m)
 		truth_cut(s, m->group, seq);
 	}
 	if (seq < t->len) {
-		violation(s, "committed_never_lost", "group %u: %llu were committed, the new primary %u has only %llu of them",
-			  m->group, (unsigned long long)t->len, m->brick, (unsigned long long)seq);
+		violation(s, "committed_never_lost",
+			  "group %u: %llu were committed, the new primary %u has only %llu of them", m->group,
+			  (unsigned long long)t->len, m->brick, (unsigned long long)seq);
 		return;
 	}
 	t->excuse = false;
 	check_committed(m, repl_committed(m->r));
 	if (!s->failed && m->st.mem.pos.seq == t->len && !same_cells(&m->st.mem, &t->regs)) {
 		check_difference(s, &m->st.mem, &t->regs);
-		violation(s, "committed_never_lost", "group %u: the state of the new primary %u is not what the records give",
-			  m->group, m->brick);
+		violation(s, "committed_never_lost",
+			  "group %u: the state of the new primary %u is not what the records give", m->group,
+			  m->brick);
 	}
 }
 
@@ -107,8 +122,7 @@ void check_primary(struct member *m)
 void check_election(struct member *m, const struct repl_view *old, const struct repl_view *next)
 {
 	struct sim *s = m->s;
-	bool waited = !s->o.strict_unsure &&
-		      brick_ms(s, m->brick) - s->brick[m->brick].started_ms >= 2000;
+	bool waited = !s->o.strict_unsure && brick_ms(s, m->brick) - s->brick[m->brick].started_ms >= 2000;
 
 	if (old->epoch == 0)
 		return;
@@ -119,7 +133,8 @@ void check_election(struct member *m, const struct repl_view *old, const struct 
 
 		if (i == m->index || !(old->isr >> i & 1) || !x->st.sure || waited)
 			continue;
-		violation(s, "committed_never_lost", "group %u: brick %u, which lost power, is elected although %u has everything",
+		violation(s, "committed_never_lost",
+			  "group %u: brick %u, which lost power, is elected although %u has everything",
 			  m->group, m->brick, x->brick);
 	}
 }

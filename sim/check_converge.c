@@ -9,7 +9,8 @@ static bool group_converged(struct sim *s, uint8_t group, char why[256])
 	struct repl_pos pos;
 
 	if (v->epoch == 0 || v->isr != (1u << s->o.n) - 1) {
-		snprintf(why, 256, "group %u epoch %llu: in sync are %x", group, (unsigned long long)v->epoch, v->isr);
+		snprintf(why, 256, "group %u epoch %llu: in sync are %x", group, (unsigned long long)v->epoch,
+			 v->isr);
 		return false;
 	}
 	for (uint8_t i = 0; i < s->o.n; i++)
@@ -26,10 +27,13 @@ static bool group_converged(struct sim *s, uint8_t group, char why[256])
 		repl_get_view(m->r, &mv);
 		if (mv.epoch != v->epoch || m->role != (i == v->primary ? REPL_PRIMARY : REPL_BACKUP) ||
 		    repl_pos(m->r).seq != pos.seq || repl_committed(m->r) != pos.seq) {
-			snprintf(why, 256, "group %u: brick %u is %s in epoch %llu at %llu, committed %llu; the view is %llu, its primary at %llu",
+			snprintf(why, 256,
+				 "group %u: brick %u is %s in epoch %llu at %llu, committed %llu; the view "
+				 "is %llu, its primary at %llu",
 				 group, m->brick, role_name(m->role), (unsigned long long)mv.epoch,
-				 (unsigned long long)repl_pos(m->r).seq, (unsigned long long)repl_committed(m->r),
-				 (unsigned long long)v->epoch, (unsigned long long)pos.seq);
+				 (unsigned long long)repl_pos(m->r).seq,
+				 (unsigned long long)repl_committed(m->r), (unsigned long long)v->epoch,
+				 (unsigned long long)pos.seq);
 			return false;
 		}
 	}
@@ -52,11 +56,13 @@ void check_converged(struct sim *s)
 		for (uint8_t i = 0; i < s->o.n; i++) {
 			struct member *m = member_at(s, g, i);
 
-			if (m->st.mem.pos.seq != t->len || m->st.mem.pos.epoch != (t->len ? t->rec[t->len]->epoch : 0) ||
+			if (m->st.mem.pos.seq != t->len ||
+			    m->st.mem.pos.epoch != (t->len ? t->rec[t->len]->epoch : 0) ||
 			    memcmp(m->st.mem.reg, t->regs.reg, sizeof(t->regs.reg)) != 0 ||
 			    memcmp(m->st.mem.done, t->regs.done, sizeof(t->regs.done)) != 0) {
 				check_difference(s, &m->st.mem, &t->regs);
-				violation(s, "replicas_converge", "group %u: brick %u at %llu/%llu differs from the truth at %llu", g,
+				violation(s, "replicas_converge",
+					  "group %u: brick %u at %llu/%llu differs from the truth at %llu", g,
 					  m->brick, (unsigned long long)m->st.mem.pos.epoch,
 					  (unsigned long long)m->st.mem.pos.seq, (unsigned long long)t->len);
 				return;

@@ -16,7 +16,8 @@ void check_epoch(struct member *m, uint64_t epoch)
 		return;
 	}
 	if (t->epoch_owner[i] != m->brick || t->epoch_life[i] != life)
-		violation(s, "one_primary_an_epoch", "group %u epoch %llu: brick %u (life %llu) and brick %u (life %llu)", m->group,
-			  (unsigned long long)epoch, t->epoch_owner[i], (unsigned long long)t->epoch_life[i], m->brick,
-			  (unsigned long long)life);
+		violation(s, "one_primary_an_epoch",
+			  "group %u epoch %llu: brick %u (life %llu) and brick %u (life %llu)", m->group,
+			  (unsigned long long)epoch, t->epoch_owner[i], (unsigned long long)t->epoch_life[i],
+			  m->brick, (unsigned long long)life);
 }

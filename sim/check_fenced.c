@@ -5,6 +5,7 @@
 void check_fenced(struct member *m, const char *what)
 {
 	if (m->in_message && m->in_message_epoch < m->known_epoch)
-		violation(m->s, "fenced", "brick %u group %u knows epoch %llu and took an %s of epoch %llu", m->brick, m->group,
-			  (unsigned long long)m->known_epoch, what, (unsigned long long)m->in_message_epoch);
+		violation(m->s, "fenced", "brick %u group %u knows epoch %llu and took an %s of epoch %llu",
+			  m->brick, m->group, (unsigned long long)m->known_epoch, what,
+			  (unsigned long long)m->in_message_epoch);
 }

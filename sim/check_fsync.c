@@ -24,9 +24,11 @@ void check_synced(struct member *m, uint64_t upto)
 	for (uint8_t i = 0; i < s->o.n; i++) {
 		struct member *x = member_at(s, m->group, i);
 
-		if ((v.isr >> i & 1) && s->etcd[m->group].view.epoch == v.epoch && durable_seq(&x->st) < upto &&
-		    x->st.sure)
-			violation(s, "fsync_durable", "group %u: fsync of %llu is answered, in-sync brick %u has %llu on stable storage",
+		if ((v.isr >> i & 1) && s->etcd[m->group].view.epoch == v.epoch &&
+		    durable_seq(&x->st) < upto && x->st.sure)
+			violation(s, "fsync_durable",
+				  "group %u: fsync of %llu is answered, in-sync brick %u has %llu on stable "
+				  "storage",
 				  m->group, (unsigned long long)upto, x->brick,
 				  (unsigned long long)durable_seq(&x->st));
 	}

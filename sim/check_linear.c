@@ -31,9 +31,11 @@ static void judge(struct sim *s, struct cluster *c, size_t n, uint8_t group, uin
 		uint64_t high = MAX(c[i].f, c[i].l);
 
 		if (any && (forward ? MIN(c[i].f, c[i].l) < end : high < end)) {
-			violation(s, "linearizable", "group %u register %u: value %llu was there while %llu was (around %.3f ms)", group,
-				  reg, (unsigned long long)c[i].value, (unsigned long long)end_value,
-				  (double)MIN(c[i].f, c[i].l) / 1000);
+			violation(
+				s, "linearizable",
+				"group %u register %u: value %llu was there while %llu was (around %.3f ms)",
+				group, reg, (unsigned long long)c[i].value, (unsigned long long)end_value,
+				(double)MIN(c[i].f, c[i].l) / 1000);
 			return;
 		}
 		if (forward && (!any || high > end)) {
@@ -55,7 +57,8 @@ static void check_register(struct sim *s, struct cluster *c, uint8_t group, uint
 
 		if (op->group != group || op->reg != reg || op->type != OP_WRITE)
 			continue;
-		c[op->value] = (struct cluster){op->value, op->done ? op->end : UINT64_MAX, op->start, op->done};
+		c[op->value] =
+			(struct cluster){op->value, op->done ? op->end : UINT64_MAX, op->start, op->done};
 	}
 	for (size_t i = 0; i < s->n_ops; i++) {
 		const struct op *op = &s->op[i];
@@ -64,9 +67,11 @@ static void check_register(struct sim *s, struct cluster *c, uint8_t group, uint
 		if (op->group != group || op->reg != reg || op->type != OP_READ || !op->done)
 			continue;
 		k = &c[MIN(op->value, s->next_value)];
-		if (op->value > s->next_value || (op->value > 0 && (k->value != op->value || op->end < k->l))) {
-			violation(s, "linearizable", "group %u register %u: value %llu was read before it was written", group, reg,
-				  (unsigned long long)op->value);
+		if (op->value > s->next_value ||
+		    (op->value > 0 && (k->value != op->value || op->end < k->l))) {
+			violation(s, "linearizable",
+				  "group %u register %u: value %llu was read before it was written", group,
+				  reg, (unsigned long long)op->value);
 			return;
 		}
 		k->used = true;

@@ -27,7 +27,8 @@ void check_exactly_once(struct sim *s, uint8_t group)
 		if (!number_of(t->rec[seq], &client, &number))
 			continue;
 		if (number <= newest[client])
-			violation(s, "exactly_once", "group %u: operation %llu of client %u stands again in record %llu", group,
+			violation(s, "exactly_once",
+				  "group %u: operation %llu of client %u stands again in record %llu", group,
 				  (unsigned long long)number, client, (unsigned long long)seq);
 		newest[client] = number;
 		memcpy(&value, t->rec[seq]->effect[0].value, 8);
@@ -37,8 +38,9 @@ void check_exactly_once(struct sim *s, uint8_t group)
 		const struct op *op = &s->op[i];
 
 		if (op->group == group && op->type == OP_WRITE && op->done && !there[op->value])
-			violation(s, "exactly_once", "group %u: operation %llu of client %u was acknowledged and is not there", group,
-				  (unsigned long long)op->number, op->client);
+			violation(s, "exactly_once",
+				  "group %u: operation %llu of client %u was acknowledged and is not there",
+				  group, (unsigned long long)op->number, op->client);
 	}
 	free(there);
 }

@@ -51,7 +51,8 @@ static void ask(struct sim *s, struct client *c)
 	if (rnd_in(s, s->calm ? 0 : s->o.loss))
 		return;
 	q = xcalloc(1, sizeof(*q));
-	*q = (struct question){c->op->type, c->id, c->op->group, c->op->reg, c->op->number, c->op->value, c->try_id};
+	*q = (struct question){c->op->type,   c->id,	    c->op->group, c->op->reg,
+			       c->op->number, c->op->value, c->try_id};
 	delay = rnd_us(s, s->o.net_us) + (!s->calm && rnd_in(s, s->o.spike) ? rnd_below(s, 2000 * MS) : 0);
 	e = event_new(s, delay, take_question);
 	e->brick = b;
@@ -115,7 +116,8 @@ static void take_answer(struct sim *s, struct event *e)
 	later(s, c, rnd_us(s, 2 * MS));
 }
 
-void client_answer(struct sim *s, uint8_t from_brick, uint8_t client, uint64_t try_id, int err, uint64_t value)
+void client_answer(struct sim *s, uint8_t from_brick, uint8_t client, uint64_t try_id, int err,
+		   uint64_t value)
 {
 	struct reply *r;
 	struct event *e;

@@ -16,7 +16,8 @@ static void watch(struct sim *s, struct event *e)
 	if (away(s, e->brick))
 		return;
 	/* A watch may be behind; but that a group has no view yet is only said when it is so. */
-	repl_on_view(m->r, old->epoch > 0 && rnd_in(s, 500000) ? old : &s->etcd[e->a].view, brick_ms(s, e->brick));
+	repl_on_view(m->r, old->epoch > 0 && rnd_in(s, 500000) ? old : &s->etcd[e->a].view,
+		     brick_ms(s, e->brick));
 	member_deltas(m);
 }
 
@@ -66,11 +67,14 @@ static void apply(struct sim *s, struct event *e)
 			check_election(&s->brick[w->brick].m[w->group], &g->view, &w->next);
 		g->view = w->next;
 		s->count.views++;
-		trace(s, "etcd: group %u epoch %llu primary %u in sync %x%s", w->group, (unsigned long long)w->next.epoch,
-		      w->next.primary, w->next.isr, w->next.fork == w->next.epoch ? " (fork)" : "");
+		trace(s, "etcd: group %u epoch %llu primary %u in sync %x%s", w->group,
+		      (unsigned long long)w->next.epoch, w->next.primary, w->next.isr,
+		      w->next.fork == w->next.epoch ? " (fork)" : "");
 		for (uint8_t b = 0; b < s->o.n; b++)
 			if (!rnd_in(s, 100000)) /* the periodic read finds it later */
-				tell(s, w->group, b, rnd_us(s, s->o.etcd_delay_us) + (rnd_in(s, 100000) ? rnd_below(s, 500 * MS) : 0));
+				tell(s, w->group, b,
+				     rnd_us(s, s->o.etcd_delay_us) +
+					     (rnd_in(s, 100000) ? rnd_below(s, 500 * MS) : 0));
 	}
 	*there = g->view;
 	a = event_new(s, rnd_us(s, s->o.etcd_delay_us / 2), answer);
@@ -98,7 +102,9 @@ void etcd_propose(struct member *m, uint64_t expect, const struct repl_view *nex
 		struct swap *w = xcalloc(1, sizeof(*w));
 
 		*w = (struct swap){expect, m->cas_id, *next, m->brick, m->group, lost, m->st.sure, b->life};
-		e = event_new(s, rnd_us(s, s->o.etcd_delay_us / 2) + (lost && rnd_in(s, 500000) ? rnd_below(s, 3000 * MS) : 0),
+		e = event_new(s,
+			      rnd_us(s, s->o.etcd_delay_us / 2) +
+				      (lost && rnd_in(s, 500000) ? rnd_below(s, 3000 * MS) : 0),
 			      apply);
 		e->p = w;
 		e->drop = free;

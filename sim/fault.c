@@ -34,7 +34,11 @@ static void mend_links(struct sim *s, struct event *e)
 /* How long: mostly around the times of the protocol, sometimes long. */
 static uint64_t how_long(struct sim *s)
 {
-	return (rnd_in(s, 500000) ? rnd_below(s, 400) : rnd_in(s, 700000) ? rnd_below(s, 1500) : rnd_below(s, 5000)) * MS + 1;
+	return (rnd_in(s, 500000)   ? rnd_below(s, 400)
+		: rnd_in(s, 700000) ? rnd_below(s, 1500)
+				    : rnd_below(s, 5000)) *
+		       MS +
+	       1;
 }
 
 static void after(struct sim *s, uint64_t us, void (*fn)(struct sim *, struct event *), uint32_t a)
@@ -60,7 +64,8 @@ static void cut_links(struct sim *s, bool one_way)
 	bool whole = rnd_in(s, 500000);
 
 	s->count.partitions++;
-	trace(s, "link %u %s %s is cut", b, one_way ? "->" : "<->", whole ? "everybody" : (const char *[]){"0", "1", "2", "3", "4"}[c]);
+	trace(s, "link %u %s %s is cut", b, one_way ? "->" : "<->",
+	      whole ? "everybody" : (const char *[]){"0", "1", "2", "3", "4"}[c]);
 	for (uint8_t i = 0; i < s->o.n; i++)
 		if (i != b && (whole || i == c)) {
 			s->cut[b][i] = true;
@@ -110,8 +115,8 @@ static void down_later(struct sim *s, struct event *e)
 static void strike(struct sim *s, struct event *e)
 {
 	const struct options *o = &s->o;
-	const uint32_t weight[] = {o->p_crash, o->p_power, o->p_power_all, o->p_stop, o->p_part,
-				   o->p_oneway, o->p_etcd, o->p_disk, o->p_slow, o->p_leave};
+	const uint32_t weight[] = {o->p_crash,	o->p_power, o->p_power_all, o->p_stop, o->p_part,
+				   o->p_oneway, o->p_etcd,  o->p_disk,	    o->p_slow, o->p_leave};
 	uint8_t b = (uint8_t)rnd_below(s, o->n);
 	uint32_t sum = 0, k = 0;
 	uint64_t x;

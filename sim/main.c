@@ -3,6 +3,7 @@
  * a violation. */
 #include "sim/sim.h"
 
+#include <signal.h>
 #include <time.h>
 
 static struct sim sim; /* big */
@@ -16,11 +17,19 @@ static double now_s(void)
 }
 
 struct total {
-	uint64_t runs, bad, acked, commits, views, crashes, power, power_all, stops, partitions, deltas, cuts, unsure, lost,
-		unknown, messages, disk, steps;
+	uint64_t runs, bad, acked, commits, views, crashes, power, power_all, stops, partitions, deltas, cuts,
+		unsure, lost, unknown, messages, disk, steps;
 };
 
 static bool messages;
+
+/* An assertion of the product failed: which seed was it? */
+static void on_abort(int sig)
+{
+	printf("seed %llu: assertion: see above\n", (unsigned long long)sim.seed);
+	fflush(stdout);
+	_exit(1);
+}
 
 static void one(struct total *t, uint64_t seed, bool show)
 {
@@ -52,8 +61,10 @@ static void one(struct total *t, uint64_t seed, bool show)
 
 static void summary(const struct total *t, double s)
 {
-	printf("%llu schedules, %llu violations; %.0f a minute; %llu operations acknowledged, %llu messages, %llu views, %llu crashes, %llu power losses "
-	       "(%llu of all), %llu stops, %llu partitions, %llu disk errors, %llu lost answers of etcd, %llu deltas, %llu cuts, %llu unsure elections "
+	printf("%llu schedules, %llu violations; %.0f a minute; %llu operations acknowledged, %llu messages, "
+	       "%llu views, %llu crashes, %llu power losses "
+	       "(%llu of all), %llu stops, %llu partitions, %llu disk errors, %llu lost answers of etcd, "
+	       "%llu deltas, %llu cuts, %llu unsure elections "
 	       "(%llu unsynced records lost)\n",
 	       (unsigned long long)t->runs, (unsigned long long)t->bad, (double)t->runs / MAX(s, 1e-9) * 60,
 	       (unsigned long long)t->acked, (unsigned long long)t->messages, (unsigned long long)t->views,
@@ -87,6 +98,7 @@ int main(int argc, char **argv)
 	double seconds = 0, start = now_s();
 	bool first = false;
 
+	signal(SIGABRT, on_abort);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--runs") == 0 && i + 1 < argc)
 			runs = strtoull(argv[++i], NULL, 10);
@@ -104,7 +116,8 @@ int main(int argc, char **argv)
 		} else if (argv[i][0] >= '0' && argv[i][0] <= '9')
 			one(&t, strtoull(argv[i], NULL, 10), true);
 		else {
-			fprintf(stderr, "usage: kuayu-sim [--messages] SEED | --runs N | --seconds S [--from SEED] [--first] | --seeds FILE\n");
+			fprintf(stderr, "usage: kuayu-sim [--messages] SEED | --runs N | --seconds S [--from "
+					"SEED] [--first] | --seeds FILE\n");
 			return 2;
 		}
 	}

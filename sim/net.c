@@ -45,15 +45,18 @@ static void packet_free(void *p)
 
 static void show(struct sim *s, uint8_t from, uint8_t to, const struct repl_msg *m)
 {
-	static const char *const name[] = {"", "append", "ack", "heartbeat", "heartbeat-ack", "sync", "synced", "hello",
-					   "cut", "caught-up", "view"};
+	static const char *const name[] = {"",	     "append", "ack", "heartbeat", "heartbeat-ack", "sync",
+					   "synced", "hello",  "cut", "caught-up", "view"};
 
-	trace(s, "%u -> %u group %u %s: epoch %llu at %llu/%llu committed %llu%s%s live %llu/%llu cut %llu/%llu record %llu/%llu", from, to,
-	      m->group, name[m->type], (unsigned long long)m->epoch, (unsigned long long)m->pos.epoch,
-	      (unsigned long long)m->pos.seq, (unsigned long long)m->commit, m->sure ? " sure" : "",
-	      m->hears ? " hears" : "", (unsigned long long)m->live.epoch, (unsigned long long)m->live.seq,
-	      (unsigned long long)m->cut.epoch, (unsigned long long)m->cut.seq,
-	      (unsigned long long)(m->record ? m->record->epoch : 0), (unsigned long long)(m->record ? m->record->seq : 0));
+	trace(s,
+	      "%u -> %u group %u %s: epoch %llu at %llu/%llu committed %llu%s%s live %llu/%llu cut %llu/%llu "
+	      "record %llu/%llu",
+	      from, to, m->group, name[m->type], (unsigned long long)m->epoch,
+	      (unsigned long long)m->pos.epoch, (unsigned long long)m->pos.seq, (unsigned long long)m->commit,
+	      m->sure ? " sure" : "", m->hears ? " hears" : "", (unsigned long long)m->live.epoch,
+	      (unsigned long long)m->live.seq, (unsigned long long)m->cut.epoch,
+	      (unsigned long long)m->cut.seq, (unsigned long long)(m->record ? m->record->epoch : 0),
+	      (unsigned long long)(m->record ? m->record->seq : 0));
 }
 
 static void deliver(struct sim *s, struct event *e)
@@ -65,7 +68,7 @@ static void deliver(struct sim *s, struct event *e)
 		return;
 	s->count.messages++;
 	if (s->messages)
-		show(s, e->a, e->brick, &p->m);
+		show(s, (uint8_t)e->a, e->brick, &p->m);
 	m->in_message = true;
 	m->in_message_epoch = p->m.epoch;
 	repl_on_msg(m->r, &p->m, brick_ms(s, e->brick));

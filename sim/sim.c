@@ -194,12 +194,13 @@ static void describe(struct sim *s)
 	const struct options *o = &s->o;
 
 	trace(s,
-	      "seed %llu: %u members, %u groups, %u clients, write quorum %u%s%s; loss %u dup %u spike %u ppm, message %u us%s, etcd %u us, lost swaps %u ppm; "
+	      "seed %llu: %u members, %u groups, %u clients, write quorum %u%s%s; loss %u dup %u spike %u "
+	      "ppm, message %u us%s, etcd %u us, lost swaps %u ppm; "
 	      "a fault every %u ms for %u ms",
 	      (unsigned long long)s->seed, o->n, o->groups, o->clients, o->write_quorum,
-	      o->backup_reads ? ", backups read" : "", o->strict_unsure ? "" : ", unsure wait 2 s", o->loss, o->dup,
-	      o->spike, o->net_us, o->fifo ? " in order" : "", o->etcd_delay_us, o->cas_lost, o->fault_ms,
-	      o->duration_ms);
+	      o->backup_reads ? ", backups read" : "", o->strict_unsure ? "" : ", unsure wait 2 s", o->loss,
+	      o->dup, o->spike, o->net_us, o->fifo ? " in order" : "", o->etcd_delay_us, o->cas_lost,
+	      o->fault_ms, o->duration_ms);
 }
 
 /* Everything heals; then the members must become equal in bounded time. */

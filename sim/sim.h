@@ -13,7 +13,7 @@
 #define BRICKS_MAX  5
 #define GROUPS_MAX  2
 #define CLIENTS_MAX 6
-#define REGS	    8	  /* registers a group: keys, each a 4 KiB block's stand-in with unique values */
+#define REGS	    8	 /* registers a group: keys, each a 4 KiB block's stand-in with unique values */
 #define LOG_MAX	    8192 /* records a group in one run */
 #define OPS_MAX	    16384
 #define MS	    1000ull
@@ -65,8 +65,8 @@ void store_forget_recent(struct store *s, uint64_t upto);
 struct event {
 	uint64_t at, n; /* µs; order of creation */
 	void (*fn)(struct sim *s, struct event *e);
-	uint8_t brick;	/* whose: dropped when it is down, kept when it is stopped; NOBODY */
-	uint64_t life;	/* 0 = any */
+	uint8_t brick; /* whose: dropped when it is down, kept when it is stopped; NOBODY */
+	uint64_t life; /* 0 = any */
 	uint32_t a, b;
 	uint64_t u, v;
 	void *p;
@@ -129,7 +129,7 @@ struct brick {
 	bool up, stopped, leaving;
 	uint64_t life, started_ms;
 	int64_t clock_offset;
-	uint32_t clock_ppm; /* 1,000,000 = right */
+	uint32_t clock_ppm;	/* 1,000,000 = right */
 	struct event **waiting; /* while it is stopped */
 	uint32_t n_waiting, waiting_cap;
 	struct member m[GROUPS_MAX];
@@ -181,20 +181,21 @@ struct sim {
 	bool trace, messages, failed;
 	char why[512], checker[64];
 	struct {
-		uint64_t commits, views, crashes, power, power_all, stops, partitions, cas_unknown, deltas, cuts, unsure,
-			lost, acked, messages, syncs, handovers, disk;
+		uint64_t commits, views, crashes, power, power_all, stops, partitions, cas_unknown, deltas,
+			cuts, unsure, lost, acked, messages, syncs, handovers, disk;
 	} count;
 };
 
 /* ---- random ---- */
-uint64_t rnd(struct sim *s);			    /* 64 bits */
-uint64_t rnd_below(struct sim *s, uint64_t n);	    /* [0, n) */
-bool rnd_in(struct sim *s, uint32_t ppm);	    /* true with ppm / 1,000,000 */
-uint64_t rnd_us(struct sim *s, uint64_t mean);	    /* mostly around mean, with a tail */
+uint64_t rnd(struct sim *s);		       /* 64 bits */
+uint64_t rnd_below(struct sim *s, uint64_t n); /* [0, n) */
+bool rnd_in(struct sim *s, uint32_t ppm);      /* true with ppm / 1,000,000 */
+uint64_t rnd_us(struct sim *s, uint64_t mean); /* mostly around mean, with a tail */
 
 /* ---- parts ---- */
 void trace(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void violation(struct sim *s, const char *checker, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void violation(struct sim *s, const char *checker, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 void sim_run(struct sim *s, uint64_t seed, bool show, bool messages);
 void sim_done(struct sim *s);
 void sim_step_until(struct sim *s, uint64_t us);
@@ -225,20 +226,21 @@ void brick_question(struct sim *s, uint8_t b, const struct question *q);
 void member_deltas(struct member *m);
 
 void client_init(struct sim *s);
-void client_answer(struct sim *s, uint8_t from_brick, uint8_t client, uint64_t try_id, int err, uint64_t value);
+void client_answer(struct sim *s, uint8_t from_brick, uint8_t client, uint64_t try_id, int err,
+		   uint64_t value);
 void clients_stop(struct sim *s);
 
 void fault_init(struct sim *s);
 void fault_heal(struct sim *s);
 
 /* ---- checkers ---- */
-void check_committed(struct member *m, uint64_t upto);	 /* committed_never_lost, exactly_once */
+void check_committed(struct member *m, uint64_t upto); /* committed_never_lost, exactly_once */
 void check_difference(struct sim *s, const struct regs *a, const struct regs *t);
-void check_primary(struct member *m);			 /* committed_never_lost: it has everything */
+void check_primary(struct member *m); /* committed_never_lost: it has everything */
 void check_election(struct member *m, const struct repl_view *old, const struct repl_view *next);
-void check_epoch(struct member *m, uint64_t epoch);	 /* one_primary_an_epoch */
-void check_fenced(struct member *m, const char *what);	 /* fenced */
-void check_synced(struct member *m, uint64_t upto);	 /* fsync_durable: notes; check_primary judges */
+void check_epoch(struct member *m, uint64_t epoch);    /* one_primary_an_epoch */
+void check_fenced(struct member *m, const char *what); /* fenced */
+void check_synced(struct member *m, uint64_t upto);    /* fsync_durable: notes; check_primary judges */
 void check_exactly_once(struct sim *s, uint8_t group);
 void check_linearizable(struct sim *s);
 void check_converged(struct sim *s);

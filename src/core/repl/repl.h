@@ -44,7 +44,8 @@ struct repl_view {
 	uint64_t epoch;	 /* 0 = the group has never had a primary */
 	uint8_t primary; /* index of the member */
 	uint8_t isr;	 /* bit i = member i is in sync */
-	uint64_t fork;	 /* epoch of the newest primary that was chosen among unsure members: committed records may be
+	uint64_t
+		fork; /* epoch of the newest primary that was chosen among unsure members: committed records may be
 			  * missing since then; 0 = never */
 };
 

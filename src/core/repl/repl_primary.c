@@ -386,8 +386,7 @@ static uint8_t to_join(const struct repl *r, uint64_t now)
 		const struct peer *p = &r->peer[i];
 
 		if (i != r->c.self && p->st == PEER_JOINING && p->acked >= r->committed &&
-		    p->lease_until > now &&
-		    p->synced >= primary_join_floor(r))
+		    p->lease_until > now && p->synced >= primary_join_floor(r))
 			in |= bit(i);
 	}
 	return in;

@@ -36,7 +36,8 @@ void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint6
 {
 	struct repl_view old = r->view;
 	bool was_primary = is_self_primary(r), next = r->view_known && v->epoch == old.epoch + 1;
-	bool same = next && old.epoch > 0 && v->primary == old.primary, mine = v->primary == r->c.self;
+	bool same = next && old.epoch > 0 && v->primary == old.primary && v->fork == old.fork,
+	     mine = v->primary == r->c.self;
 
 	ensure(v->epoch > old.epoch);
 	if (!r->sure && !r->failed && (is_first(r, &old, v) || (mine && confirmed && r->unsure_bid)))
@@ -50,8 +51,7 @@ void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint6
 	r->read_until = 0;
 	r->cas_delay = 0;
 	r->heard_ms = now;
-	if (!same)
-		r->sync_want = 0;
+	r->sync_want = 0;
 	if (mine && was_primary && same) {
 		primary_begin(r, true, old.isr, now);
 		return;
