@@ -18,7 +18,7 @@ USAGE = """Usage: ./dev lab VERB
   down                  end it; nothing stays but the logs in out/lab/log
   status                machines, units, cuts
   off b | on b          power cut of a domain, power on
-  kill b api            crash one unit (etcd, api, controller, scheduler, node, gateway)
+  kill b api            crash one unit (etcd, api, controller, scheduler, brick, csi, node, gateway)
   cut a b | heal a b    the link between two domains; heal alone heals all
   isolate b             cut a domain off from all but its own floor
   delay a b 5ms 1ms     one-way delay and jitter

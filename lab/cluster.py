@@ -4,7 +4,7 @@ import http.client
 import json
 import ssl
 
-from lab.units import HEALTH_PORT
+from lab.units import CSI_SOCKET, HEALTH_PORT
 from lab.util import LabError, run, wait_for
 
 
@@ -83,6 +83,8 @@ class Cluster:
             node = self.get(f"/api/v1/nodes/{machine.name}")
             return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"]) and not any(
                 t["key"].startswith("node.kubernetes.io/") for t in node["spec"].get("taints", []))
+        if role == "csi":
+            return machine.exec("test", "-S", CSI_SOCKET, check=False).returncode == 0
         p = machine.exec("curl", "-sf", "-m", "2", f"http://127.0.0.1:{HEALTH_PORT[role]}/healthz", check=False)
         return p.returncode == 0
 

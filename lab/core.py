@@ -254,6 +254,7 @@ class Lab:
                 *(x.machine.address for x in self.domains.values()), "127.0.0.1", "10.96.0.1", "localhost", "kubernetes",
                 "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"])
             names["api-node"] = issue("api-node", "kuayu:api-node-client", ["system:masters"])
+            names["volume"] = issue("volume", "kuayu:volume")
             names["controller"] = issue("controller", "system:kube-controller-manager")
             names["scheduler"] = issue("scheduler", "system:kube-scheduler")
             names["gateway"] = issue("gateway", "kuayu:gateway")
@@ -281,7 +282,8 @@ class Lab:
     def _domain_units(self, d):
         every = list(self.domains.values())
         argv = {"etcd": units.etcd(d, every), "api": units.api(d, every), "controller": units.controller(d, every),
-                "scheduler": units.scheduler(d, every), "node": units.node(d, every, self.images), "gateway": units.gateway(d, every)}
+                "scheduler": units.scheduler(d, every), "node": units.node(d, every, self.images), "gateway": units.gateway(d, every),
+                "brick": units.brick(d, every), "csi": units.csi(d, every)}
         for role in self.roles:
             d.machine.add_unit(role, argv[role])
 

@@ -22,7 +22,7 @@ T_BEFORE_S, T_BY_HAND_S, T_AFTER_S = 15, 20, 20
 BY_HAND_REAL_S = 180
 FORM = {"orders": ("acknowledged", "lost", "duplicated"), "reports": ("sent", "stored", "lost", "duplicated", "late"),
         "dispatch_ms": ("before", "during", "after"), "recovery_s": ("reports", "orders", "pods", "database"),
-        "transactions": ("tried", "committed", "failed", "retried")}
+        "transactions": ("tried", "committed", "failed", "retried"), "shift_reports": ("written", "readable_elsewhere", "lost")}
 
 
 class Screen:
@@ -83,8 +83,8 @@ def database_recovery_s(run):
 
 
 def in_form(result):
-    """Exactly the issue's members."""
-    out = {part: {name: result[part][name] for name in names} for part, names in FORM.items()}
+    """Exactly the issue's members. The traditional system has no folder that outlives its domain, so no shift reports."""
+    out = {part: {name: result[part][name] for name in names} for part, names in FORM.items() if part in result}
     out["dispatch_ms"] = {when: {p: v[p] for p in ("p50", "p99")} for when, v in out["dispatch_ms"].items()}
     return out
 
@@ -107,6 +107,12 @@ def keep_logs(lab, name):
         pass
 
 
+def compare_shift_reports(written, elsewhere):
+    """written, elsewhere: file -> check sum, in the domain before its cut and in the others after it."""
+    readable = sum(all(seen.get(file) == check for seen in elsewhere) for file, check in written.items())
+    return {"written": len(written), "readable_elsewhere": readable, "lost": len(written) - readable}
+
+
 # ---- the product ----
 def product_run(lab, screen):
     screen.say("opening the lab: domains a, b, c, 5 ms +- 1 ms apart; starting the platform in each")
@@ -117,6 +123,7 @@ def product_run(lab, screen):
     factory = product.start_factory(lab)
     screen.wait("300 machines report each second, three offices order from the other cities' machines", BEFORE_S)
     watch = PodWatch(lab, 0)
+    written = product.shift_reports(lab, VICTIM, lab.machine(VICTIM).name)
     cut = watch.cut = time.time()
     lab.power_off(VICTIM)
     watch.start()
@@ -127,6 +134,8 @@ def product_run(lab, screen):
         watch.stopped = True
     screen.say(f"lost MES pods answered again after {watch.recovery_s} s" if watch.recovery_s is not None
                else f"no replacement for the {watch.lost} lost MES pod(s) answered")
+    shift = compare_shift_reports(written, [product.shift_reports(lab, d, lab.machine(VICTIM).name) for d in SURVIVORS])
+    screen.say(f"{shift['readable_elsewhere']} of the {shift['written']} shift reports that domain {VICTIM} wrote are read in {' and '.join(SURVIVORS)}")
     on = time.time()
     lab.power_on(VICTIM)
     screen.say(f"domain {VICTIM} has power again")
@@ -145,7 +154,7 @@ def product_run(lab, screen):
     orders = {n: [r[0] for r in product.sql(lab, n, "SELECT o.idem_key FROM orders o")] for n in names}
     reports = [(m, int(s)) for m, s in product.sql(lab, names[0], "SELECT machine, seq FROM reports")]
     run = measure.Run(OUT / "product", cut * 1000, orders, reports, warm_up_s=WARM_UP_S)
-    return run, run.result(watch.recovery_s, database_recovery_s(run)), details
+    return run, {**run.result(watch.recovery_s, database_recovery_s(run)), "shift_reports": shift}, details
 
 
 # ---- the traditional architecture ----
@@ -201,6 +210,8 @@ def table(old, new):
         text_of(r["orders"][k]) for k in ("acknowledged", "lost", "duplicated"))))
     rows.append(both("transactions tried / committed / failed / retried", lambda r: " / ".join(
         text_of(r["transactions"][k]) for k in ("tried", "committed", "failed", "retried"))))
+    rows.append(both("shift reports of the lost domain written / read elsewhere / lost", lambda r: " / ".join(
+        text_of(r["shift_reports"][k]) for k in FORM["shift_reports"]) if "shift_reports" in r else "-"))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     lines = [f"{'':{widths[0]}}   {'traditional':>{widths[1]}}   {'product':>{widths[2]}}"]
     lines += [f"{a:{widths[0]}}   {b:>{widths[1]}}   {c:>{widths[2]}}" for a, b, c in rows]
@@ -233,7 +244,9 @@ def faults(r):
     promises = [(r["orders"]["lost"] == 0, f"{r['orders']['lost']} acknowledged orders lost"),
                 (r["orders"]["duplicated"] == 0, f"{r['orders']['duplicated']} orders doubled"),
                 (r["reports"]["lost"] == 0, f"{r['reports']['lost']} reports lost"),
-                (r["reports"]["duplicated"] == 0, f"{r['reports']['duplicated']} reports stored twice")]
+                (r["reports"]["duplicated"] == 0, f"{r['reports']['duplicated']} reports stored twice"),
+                (r["shift_reports"]["written"] > 0, "no shift report was written before the cut"),
+                (r["shift_reports"]["lost"] == 0, f"{r['shift_reports']['lost']} shift reports lost")]
     for kind, s in r["recovery_s"].items():
         promises.append((s is not None and s <= 10, f"recovery of {kind}: {text_of(s, ' s')}"))
     return [text for kept, text in promises if not kept]

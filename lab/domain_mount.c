@@ -93,6 +93,9 @@ static int folders_mount(const struct domain_options *o, struct err *e)
 		_cleanup_free_ char *src = xasprintf("/proc/self/fd/%d%s", disk, *d);
 		r = dir_make(src, 0755, e);
 		r = r < 0 ? r : bind_mount(src, *d, e);
+		/* Mounts made in there later reach the pods that are there already, as on a machine that systemd has started. */
+		if (r == 0 && mount(NULL, *d, NULL, MS_SHARED, NULL) < 0)
+			r = err_errno(e, -errno, "shared mount %s", *d);
 	}
 	for (char **t = o->tmpfs; r == 0 && t && *t; t++)
 		if (mount("tmpfs", *t, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The product on the lab: images, `kubectl apply -f examples/mes/`, waiting until all of it is well, SQL at each database member."""
 import base64
+import json
 import os
 import subprocess
 
+from lab import units
 from lab.factory import PORT, Factory, gateways_of
 from lab.util import SOURCE, LabError, run, wait_for, with_log
 
 MANIFESTS = SOURCE / "examples/mes"
+STORAGE = SOURCE / "examples/csi/storage.yaml"
+VOLUME = "factory"
 IMAGE_BUILDERS = ("examples/mes/build-image", "examples/mariadb/build-image")
 
 
@@ -67,7 +71,29 @@ def wait_gateways(lab, timeout):
                      [lab.machine(domain).log("gateway")], 0.2)
 
 
+def volume(lab, verb, *words, domain="a", check=True):
+    """`kuayu volume VERB WORDS`, run in a domain."""
+    return lab.exec(domain, *units.volume(lab.domains[domain], list(lab.domains.values()), verb, *words), check=check, timeout=20)
+
+
+def make_volume(lab):
+    """One brick a domain, three copies; claims of the class in STORAGE are folders on it."""
+    bricks = [f"{d.machine.name}:{units.BRICK_DATA}" for d in lab.domains.values()]
+    wait_for("the volume can be created", lambda: volume(lab, "create", VOLUME, "replica", "3", *bricks), 20,
+             [d.machine.log("brick") for d in lab.domains.values()], 0.2)
+    wait_for("the volume starts", lambda: volume(lab, "start", VOLUME), 20, [d.machine.log("brick") for d in lab.domains.values()], 0.2)
+    lab.cluster.apply(STORAGE)
+
+
+def shift_reports(lab, domain, of):
+    """(domain, line, name) -> check sum of the newest shift reports of domain `of`, as the gateway of a domain lists them."""
+    p = run("curl", "-sf", "-m", "10", f"http://{lab.machine(domain).address}:{PORT}/api/v1/shift-reports?limit=5000&domain={of}")
+    return {(r["domain"], r["line"], r["name"]): r["sum"] for r in json.loads(p.stdout)["reports"]}
+
+
 def deploy(lab, say=lambda text: None, builders=None, timeout=120):
+    make_volume(lab)
+    say(f"the volume {VOLUME} has a copy in each domain")
     finish_images(builders or start_images(lab))
     say("images are built")
     say("kubectl apply -f examples/mes/")

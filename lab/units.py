@@ -2,10 +2,11 @@
 """The platform's units of a domain: command lines of etcd and the roles of kuayu. Paths are those inside the machine."""
 from lab.util import KUAYU
 
-ROLES = ("etcd", "api", "controller", "scheduler", "node", "gateway")
+ROLES = ("etcd", "api", "controller", "scheduler", "brick", "csi", "node", "gateway")
 ETC = "/etc/kuayu"
 SERVICE_CIDR, POD_CIDR = "10.96.0.0/16", "10.78.0.0/16"
-HEALTH_PORT = {"controller": 10257, "scheduler": 10259, "gateway": 10260}
+HEALTH_PORT = {"controller": 10257, "scheduler": 10259, "gateway": 10260, "brick": 7711}
+CSI_SOCKET, BRICK_PORT, BRICK_DATA = "/run/kuayu/csi.sock", 7710, "/var/lib/kuayu/brick"
 
 
 def etcd(domain, domains):
@@ -32,11 +33,36 @@ def kube_settings(domain, domains, who):
             f"--cert={ETC}/{who}.crt", f"--key={ETC}/{who}.key"]
 
 
+def store_uri(domain, domains):
+    """The own domain's etcd member first, then the others."""
+    return "etcd:" + ",".join(f"https://{d.machine.address}:2379" for d in [domain] + [d for d in domains if d is not domain])
+
+
+def store_tls(who):
+    return [f"--store-ca={ETC}/ca.crt", f"--store-cert={ETC}/{who}.crt", f"--store-key={ETC}/{who}.key"]
+
+
+def brick(domain, domains):
+    me = domain.machine
+    return [KUAYU, "brick", f"--data={BRICK_DATA}", f"--node={me.name}", f"--domain={domain.name}", f"--listen={me.address}:{BRICK_PORT}",
+            f"--store={store_uri(domain, domains)}", *store_tls("volume"), f"--metrics=127.0.0.1:{HEALTH_PORT['brick']}"]
+
+
+def csi(domain, domains):
+    """Its mounts are in the machine's namespace and end with it."""
+    options = ",".join([*store_tls("volume"), f"--domain={domain.name}"])
+    return [KUAYU, "csi", f"--endpoint=unix://{CSI_SOCKET}", f"--node-id={domain.machine.name}", f"--store={store_uri(domain, domains)}",
+            "--state=/var/lib/kuayu/csi", f"--mount-option={options}"]
+
+
+def volume(domain, domains, verb, *words):
+    """A `kuayu volume` command, run in a domain."""
+    return [KUAYU, "volume", verb, *words, "--store", store_uri(domain, domains), *store_tls("volume")]
+
+
 def api(domain, domains):
-    stores = [domain] + [d for d in domains if d is not domain]
     return [
-        KUAYU, "api", "--store=etcd:" + ",".join(f"https://{d.machine.address}:2379" for d in stores),
-        f"--store-ca={ETC}/ca.crt", f"--store-cert={ETC}/api-etcd.crt", f"--store-key={ETC}/api-etcd.key",
+        KUAYU, "api", f"--store={store_uri(domain, domains)}", *store_tls("api-etcd"),
         "--listen=0.0.0.0:6443", f"--advertise={domain.machine.address}", f"--tls-cert={ETC}/api.crt", f"--tls-key={ETC}/api.key",
         f"--client-ca={ETC}/ca.crt", f"--token-file={ETC}/tokens.csv", f"--service-cidr={SERVICE_CIDR}",
         f"--node-cert={ETC}/api-node.crt", f"--node-key={ETC}/api-node.key", f"--node-ca={ETC}/ca.crt",
@@ -45,7 +71,7 @@ def api(domain, domains):
 
 def controller(domain, domains):
     return [KUAYU, "controller", *kube_settings(domain, domains, "controller"), f"--identity={domain.machine.name}",
-            f"--pod-cidr={POD_CIDR}"]
+            f"--pod-cidr={POD_CIDR}", f"--csi-endpoint=unix://{CSI_SOCKET}"]
 
 
 def scheduler(domain, domains):
@@ -58,6 +84,7 @@ def node(domain, domains, images):
         KUAYU, "node", *kube_settings(domain, domains, "node"), f"--name={me.name}", f"--zone={domain.name}",
         f"--address={me.address}", "--data=/var/lib/kuayu/node", f"--image-store={images}", f"--tls-cert={ETC}/node.crt",
         f"--tls-key={ETC}/node.key", f"--client-ca={ETC}/ca.crt", "--listen=0.0.0.0:10250", f"--service-cidr={SERVICE_CIDR}",
+        f"--csi-endpoint=unix://{CSI_SOCKET}",
     ]
 
 
