@@ -138,6 +138,10 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct vfs_op op;
 	int r;
 
+	if (strlen(name) > VFS_NAME_MAX) { /* not just absent */
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
 	if (worth_listing(folder)) {
 		folder_list(m, folder);
 		f.tick = tick_of(m, &folder->ino, NULL);
