@@ -35,6 +35,8 @@ int volcfg_create(struct store *s, const struct volcfg_volume *v,
 		  struct err *e); /* with a first view a group: epoch 0; -EEXIST */
 int volcfg_put(struct store *s, const struct volcfg_volume *v,
 	       struct err *e); /* CAS on mod_rev; -EAGAIN = changed meanwhile */
+/* The volume, which was never started (its groups hold nothing), gets another map with more bricks; views of groups that move begin anew. */
+int volcfg_expand(struct store *s, const struct volcfg_volume *v, const struct vol_map *wider, struct err *e);
 int volcfg_delete(struct store *s, const char *name, struct err *e);
 int volcfg_option(const struct volcfg_volume *v, const char *name, const char **ret); /* -ENOENT = default */
 

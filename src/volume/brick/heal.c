@@ -442,8 +442,12 @@ static void try_end(struct pull *p)
 static uint32_t window(const struct pull *p)
 {
 	const struct vol *v = p->g->v;
+	int64_t most = v->b->s.heal_window;
 
-	return uv_now(v->b->loop) - v->client_op_ms < BUSY_MS ? WINDOW_BUSY : (uint32_t)v->b->s.heal_window;
+	if (uv_now(v->b->loop) - v->client_op_ms < BUSY_MS)
+		return WINDOW_BUSY;
+	(void)str_i64(vol_option(v, "heal-window", ""), &most);
+	return (uint32_t)CLAMP(most, 1, 64);
 }
 
 static void pump(struct pull *p)

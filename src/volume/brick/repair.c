@@ -303,6 +303,7 @@ static void scrub_step(struct vol *v)
 			continue;
 		}
 		replica_verify(g->replica, &s->ino, s->off, size, &bad);
+		s->off += size;
 		s->stripes++;
 		v->b->n.scrubbed++;
 		done += size;
@@ -319,16 +320,18 @@ static void repair_known(struct vol *v)
 		struct grp *g = v->grp[i];
 		struct vol_ino ino = {0};
 		uint64_t off = 0;
-		size_t n = 0;
+		size_t n = 1;
 
 		if (!g || (repl_role(g->repl) != REPL_PRIMARY && repl_role(g->repl) != REPL_BACKUP))
 			continue;
-		if (replica_bad_next(g->replica, &ino, &off, ranges, &n) < 0)
-			continue;
-		for (size_t k = 0; k < n && v->b->repairs < REPAIRS_MAX / 2; k++)
-			for (uint64_t at = ranges[k].off; at < ranges[k].off + ranges[k].len;
-			     at += REPAIR_LEN)
-				repair_block(g, &ranges[k].ino, at, NULL, NULL);
+		while (n > 0 && v->b->repairs < REPAIRS_MAX / 2) { /* one turn a stripe */
+			if (replica_bad_next(g->replica, &ino, &off, ranges, &n) < 0)
+				break;
+			for (size_t k = 0; k < n && v->b->repairs < REPAIRS_MAX / 2; k++)
+				for (uint64_t at = ranges[k].off; at < ranges[k].off + ranges[k].len;
+				     at += REPAIR_LEN)
+					repair_block(g, &ranges[k].ino, at, NULL, NULL);
+		}
 	}
 }
 

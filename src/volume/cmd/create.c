@@ -268,7 +268,6 @@ int cmd_expand(struct cmd *c, struct err *e)
 	_cleanup_free_ struct layout *l = xcalloc(1, sizeof(*l));
 	struct vol_map *wider = NULL;
 	struct volcfg_volume v = {0};
-	struct volcfg_volume next;
 	int r = get_volume(c, &v, e);
 
 	if (r < 0)
@@ -287,9 +286,7 @@ int cmd_expand(struct cmd *c, struct err *e)
 			    "make a second volume of the new bricks, or copy into a larger one",
 			    v.map->name);
 	if (r == 0 && !c->dry_run) {
-		next = v;
-		next.map = wider;
-		r = volcfg_put(c->store, &next, e);
+		r = volcfg_expand(c->store, &v, wider, e);
 		if (r == 0)
 			printf("volume %s: %u bricks now\n", wider->name, wider->n_bricks);
 	}

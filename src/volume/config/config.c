@@ -343,6 +343,45 @@ int volcfg_put(struct store *s, const struct volcfg_volume *v, struct err *e)
 	return r == -EEXIST ? err_set(e, -EAGAIN, "volume %s was changed meanwhile", v->map->name) : r;
 }
 
+/* One transaction: a start that comes at the same time either sees all of it or makes it fail. */
+int volcfg_expand(struct store *s, const struct volcfg_volume *v, const struct vol_map *wider, struct err *e)
+{
+	struct volcfg_volume next = *v;
+	char now[CLOCK_TEXT_MAX], key[STORE_TXN_OPS_MAX][VOL_NAME_MAX + 64];
+	_cleanup_strv_ char **text = NULL;
+	struct store_cmp cmp = {.key = key[0], .mod_rev = v->mod_rev};
+	struct store_op op[STORE_TXN_OPS_MAX];
+	size_t n = 1;
+	int64_t rev;
+	int r;
+
+	if (streq(v->state, "started"))
+		return err_set(e, -EBUSY, "volume %s is started", wider->name);
+	next.map = (struct vol_map *)wider;
+	_cleanup_free_ char *doc = volume_text(&next, clock_text(now, clock_wall_us(), 0));
+	snprintf(key[0], sizeof(key[0]), VOLUMES "%s", wider->name);
+	op[0] = (struct store_op){.type = STORE_PUT, .key = key[0], .value = doc, .value_len = strlen(doc)};
+	for (uint32_t g = 0; g < wider->n_groups; g++) {
+		struct repl_view first = {.isr = (uint8_t)((1u << wider->replica) - 1)};
+		_cleanup_free_ char *view = NULL;
+
+		if (memcmp(v->map->group[g].brick, wider->group[g].brick, sizeof(wider->group[g].brick)) == 0)
+			continue;
+		if (n == STORE_TXN_OPS_MAX)
+			return err_set(e, -E2BIG, "more than %d groups would move at once: add fewer bricks",
+				       STORE_TXN_OPS_MAX - 1);
+		view = view_text(wider, g, &first);
+		text = strv_add(text, view);
+		snprintf(key[n], sizeof(key[n]), VOLUMES "%s/view/%04u", wider->name, g);
+		op[n] = (struct store_op){.type = STORE_PUT, .key = key[n], .value_len = strlen(view)};
+		n++;
+	}
+	for (size_t i = 1; i < n; i++)
+		op[i].value = text[i - 1];
+	r = store_txn(s, &cmp, 1, op, n, &rev, e);
+	return r == -EEXIST ? err_set(e, -EAGAIN, "volume %s was changed meanwhile", wider->name) : r;
+}
+
 int volcfg_delete(struct store *s, const char *name, struct err *e)
 {
 	struct store_list l = {0};

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kuayu volume` as an operator uses it, on a real volume."""
+import hashlib
+import json
+import os
+import subprocess
+import time
+import unittest
+
+from lab.util import KUAYU
+from test.volume.cluster import VolumeCluster
+
+
+class Commands(unittest.TestCase):
+    """Three bricks, three copies."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = VolumeCluster()
+        try:
+            cls.mount = cls.cluster.mount()
+        except BaseException:
+            cls.cluster.close(quiet=True)
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.close()
+
+    def refused(self, *words):
+        p = self.cluster.kuayu("volume", *words, check=False)
+        self.assertNotEqual(p.returncode, 0, p.stdout)
+        return p.stderr
+
+    def test_info_and_list(self):
+        info = self.cluster.volume("info")
+        for text in ("Volume Name: logs", "Type: replicated", "Number of Bricks: 1 x 3 = 3", "Brick1: a1:"):
+            self.assertIn(text, info)
+        row = json.loads(self.cluster.kuayu("volume", "list", "-o", "json").stdout)
+        self.assertEqual([(v["name"], v["kind"], v["bricks"]) for v in row], [("logs", "replicated", 3)])
+        self.assertEqual({b["name"] for b in json.loads(self.cluster.kuayu("volume", "bricks", "-o", "json").stdout)}, {"a1", "b1", "c1"})
+
+    def test_store_from_the_environment(self):
+        p = subprocess.run([KUAYU, "volume", "list"], capture_output=True, text=True, env={**os.environ, "KUAYU_STORE": self.cluster.store})
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("logs", p.stdout)
+
+    def test_refusals_say_what_to_do(self):
+        self.assertIn("kuayu volume stop logs", self.refused("delete", "logs"))
+        self.assertIn("started already", self.refused("start", "logs"))
+        self.assertIn("there is no volume 'other'", self.refused("info", "other"))
+        self.assertIn("number of 1 to 3", self.refused("set", "logs", "write-quorum", "4"))
+        self.assertIn("no brick runs on node z1", self.refused("create", "x", "replica", "3", "z1:/x", "a1:/x", "b1:/x"))
+        self.assertIn("unknown verb", self.refused("frobnicate"))
+
+    def test_where_names_bricks_and_versions(self):
+        path = self.mount / "three-stripes"
+        path.write_bytes(os.urandom((2 << 20) + 5))
+        w = self.cluster.where(path)
+        self.assertEqual((w["volume"], w["path"], w["type"], w["size"]), ("logs", "/three-stripes", "file", (2 << 20) + 5))
+        self.assertEqual({b["name"] for b in w["groups"][0]["bricks"]}, {"a1", "b1", "c1"})
+        self.assertIn(w["groups"][0]["primary"], w["groups"][0]["isr"])
+        self.assertEqual([s["stripe"] for s in w["stripes"]], [0, 1, 2])
+        self.assertTrue(all(s["version"] > 0 for s in w["stripes"]))
+        before = w["stripes"]
+        with open(path, "r+b") as f:
+            f.seek(1 << 20)
+            f.write(b"new")
+        after = self.cluster.where(path)["stripes"]
+        self.assertGreater(after[1]["version"], before[1]["version"])
+        self.assertEqual(after[0]["version"], before[0]["version"])
+        # by name, without a mount
+        self.assertEqual(json.loads(self.cluster.kuayu("volume", "where", "logs:/three-stripes", "-o", "json").stdout)["number"], w["number"])
+        self.assertIn("not on a mounted volume", self.refused("where", "/"))
+
+    def test_home_domain(self):
+        for domain in ("b", "c"):
+            folder = self.mount / f"home-{domain}"
+            self.cluster.kuayu("volume", "mkdir", "--home", domain, str(folder))
+            (folder / "sub").mkdir()
+            (folder / "sub" / "file").write_text("x")
+            for path in (folder, folder / "sub", folder / "sub" / "file"):
+                w = self.cluster.where(path)
+                self.assertEqual((path, w["home"]), (path, domain))
+                self.assertEqual(w["groups"][0]["bricks"][0]["domain"], domain, "the preferred primary")
+        self.assertIn("no bricks in domain 'x'", self.refused("mkdir", "--home", "x", str(self.mount / "nowhere")))
+
+    def test_top_counts_a_busy_file(self):
+        path = self.mount / "busy"
+        with open(path, "wb", buffering=0) as f:
+            for _ in range(300):
+                f.write(b"x" * 4096)
+        number = self.cluster.where(path)["number"]
+        top = json.loads(self.cluster.volume("top", "-o", "json"))
+        self.assertIn(number, [f["num"] for f in top["files"]])
+        self.assertTrue(top["clients"])
+
+    def test_set_and_reset(self):
+        self.cluster.volume("set", "read-policy", "local", "heal-window", "8")
+        info = json.loads(self.cluster.volume("info", "-o", "json"))
+        self.assertEqual(info["options"], {"read-policy": "local", "heal-window": "8"})
+        self.cluster.volume("reset")
+        self.assertEqual(json.loads(self.cluster.volume("info", "-o", "json"))["options"], {})
+
+
+class Faults(unittest.TestCase):
+    """Status and heal while bricks come and go; each test has its own volume."""
+
+    def test_status_follows_a_brick_that_goes_and_comes_back(self):
+        with VolumeCluster() as c:
+            m = c.mount()
+            c.wait_healed()
+            s = c.status()
+            self.assertTrue(s["in_sync"])
+            self.assertEqual([b["online"] for b in s["bricks"]], [True] * 3)
+            self.assertEqual(sum(b["groups_primary"] for b in s["bricks"]), len(s["groups"]))
+            c.kill("b1")
+            (m / "while-away").write_bytes(os.urandom(3 << 20))
+            deadline = time.monotonic() + 20
+            while c.status()["in_sync"] and time.monotonic() < deadline:
+                time.sleep(0.05)
+            s = c.status()
+            self.assertEqual(s["heal"]["members_out"], len(s["groups"]))
+            self.assertEqual({x["name"]: x["online"] for x in s["bricks"]}, {"a1": True, "b1": False, "c1": True})
+            self.assertIn("b1: Connection refused", c.volume("status"))
+            c.restart("b1")
+            out = c.volume("heal", "--wait", timeout=60)
+            self.assertIn("all copies in sync", out)
+            self.assertTrue(c.status()["in_sync"])
+
+    def test_scrub_finds_and_repairs_rot(self):
+        with VolumeCluster() as c:
+            m = c.mount()
+            data = os.urandom(4 << 20)
+            path = m / "victim"
+            path.write_bytes(data)
+            os.sync()
+            c.wait_healed()
+            # a flipped byte in each brick's slice, at different places
+            for i, b in enumerate(c.bricks.values()):
+                files = [p for p in b.data.rglob("data/**/*") if p.is_file() and p.stat().st_size >= 4 << 20]
+                self.assertEqual(len(files), 1, files)
+                with open(files[0], "r+b") as f:
+                    f.seek((i + 1) * 500_000)
+                    byte = f.read(1)
+                    f.seek(-1, 1)
+                    f.write(bytes([byte[0] ^ 0x40]))
+            c.volume("scrub")
+            deadline = time.monotonic() + 30
+
+            def scrubs():
+                return json.loads(c.volume("scrub", "status", "-o", "json"))
+
+            while any(s["state"] == "running" for s in scrubs()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self.assertGreaterEqual(sum(s["bad_blocks"] for s in scrubs()), 3)
+            # each copy is whole again: every brick's file has the bytes
+            def whole():
+                for b in c.bricks.values():
+                    f = next(p for p in b.data.rglob("data/**/*") if p.is_file() and p.stat().st_size >= 4 << 20)
+                    if hashlib.sha256(f.read_bytes()[:len(data)]).digest() != hashlib.sha256(data).digest():
+                        return False
+                return True
+            while not whole() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self.assertTrue(whole())
+            c.remount(m)
+            self.assertEqual(path.read_bytes(), data)
+
+
+if __name__ == "__main__":
+    unittest.main()
