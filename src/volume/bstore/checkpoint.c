@@ -19,13 +19,13 @@ struct writing {
 static int write_key(void *ctx, struct mem_entry *e)
 {
 	struct writing *w = ctx;
-	MDB_val k = {e->key_len, e->key}, v = {e->value_len, e->value};
+	MDB_val k = {e->key_len, e->key};
 	int r;
 
 	if (e->state == MEM_NONE)
 		return 0;
 	if (e->state == MEM_VALUE)
-		return mdb_put(w->txn, w->dbi, &k, &v, 0);
+		return env_put(w->txn, w->dbi, &k, e->value, e->value_len);
 	r = mdb_del(w->txn, w->dbi, &k, NULL);
 	return r == MDB_NOTFOUND ? 0 : r;
 }
@@ -48,13 +48,13 @@ static uint64_t get64(const uint8_t *p)
 static int write_meta(struct writing *w, const struct checkpoint_job *j)
 {
 	uint8_t value[32];
-	MDB_val k = {sizeof(META_KEY) - 1, META_KEY}, v = {sizeof(value), value};
+	MDB_val k = {sizeof(META_KEY) - 1, META_KEY};
 
 	put64(value, BSTORE_FORMAT);
 	put64(value + 8, j->start_lsn);
 	put64(value + 16, j->freeze_lsn);
 	put64(value + 24, j->count);
-	return mdb_put(w->txn, w->dbi, &k, &v, 0);
+	return env_put(w->txn, w->dbi, &k, value, sizeof(value));
 }
 
 int meta_read(struct bstore *b, struct meta *ret, struct err *e)
@@ -65,7 +65,7 @@ int meta_read(struct bstore *b, struct meta *ret, struct err *e)
 	*ret = (struct meta){0};
 	if (r == MDB_NOTFOUND)
 		return 0;
-	if (r != 0 || v.mv_size != 32 || get64(v.mv_data) != BSTORE_FORMAT)
+	if (r != 0 || !env_value_ok(&k, &v) || v.mv_size != 32 || get64(v.mv_data) != BSTORE_FORMAT)
 		return err_set(e, -EBADMSG,
 			       "the metadata store's checkpoint mark is damaged: move the brick's folder "
 			       "away and let it be filled anew");

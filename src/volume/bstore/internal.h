@@ -270,11 +270,15 @@ static inline struct undo *undo_at(const struct undo_ring *r, uint32_t i)
 {
 	return &r->u[(r->at + i) & (r->cap - 1)];
 }
+/* env.c */
 int env_open(struct bstore *b, struct err *e);
 void env_close(struct bstore *b);
 int env_refresh(struct bstore *b); /* read transaction on the newest checkpoint */
 int env_room(struct bstore *b);	   /* grows the map when it is more than half full; no job may be running */
 int mdb_errno(int r);
+int env_errno(struct bstore *b, int r);
+bool env_value_ok(const MDB_val *k, MDB_val *v);
+int env_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *k, const void *data, size_t len);
 
 /* files.c */
 int files_open(struct files *f, struct bstore *b, int dir_fd, struct err *e);

@@ -6,30 +6,6 @@
  * that freezing can leave it out and a rollback can take it back. Nothing here touches the disk but LMDB's page faults. */
 #include "volume/bstore/internal.h"
 
-int mdb_errno(int r)
-{
-	switch (r) {
-	case 0:
-		return 0;
-	case MDB_NOTFOUND:
-		return -ENOENT;
-	case MDB_MAP_FULL:
-	case MDB_TXN_FULL:
-	case ENOSPC:
-		return -ENOSPC;
-	case MDB_CORRUPTED:
-	case MDB_PAGE_NOTFOUND:
-	case MDB_PANIC:
-	case MDB_INVALID:
-	case MDB_VERSION_MISMATCH:
-		return -EBADMSG;
-	case ENOMEM:
-		return -ENOMEM;
-	default:
-		return -EIO;
-	}
-}
-
 /* ---- undo ---- */
 
 static int undo_add(struct undo *u, struct mem_entry *e)
@@ -126,8 +102,10 @@ static int base_get(struct bstore *b, const void *key, size_t len, const void **
 	MDB_val k = {len, (void *)(uintptr_t)key}, v;
 	int r = mdb_get(b->read, b->dbi, &k, &v);
 
+	if (r == 0 && !env_value_ok(&k, &v))
+		r = MDB_CORRUPTED;
 	if (r != 0)
-		return mdb_errno(r);
+		return env_errno(b, r);
 	*ret = v.mv_data;
 	*ret_len = v.mv_size;
 	return 0;
@@ -217,7 +195,18 @@ static int base_seek(struct bstore *b, const void *from, size_t len, bool after,
 	r = mdb_cursor_get(b->cursor, k, v, MDB_SET_RANGE);
 	if (r == 0 && after && k->mv_size == len && memcmp(k->mv_data, from, len) == 0)
 		r = mdb_cursor_get(b->cursor, k, v, MDB_NEXT);
-	return mdb_errno(r);
+	if (r == 0 && !env_value_ok(k, v))
+		r = MDB_CORRUPTED;
+	return env_errno(b, r);
+}
+
+static int base_next(struct bstore *b, MDB_val *k, MDB_val *v)
+{
+	int r = mdb_cursor_get(b->cursor, k, v, MDB_NEXT);
+
+	if (r == 0 && !env_value_ok(k, v))
+		r = MDB_CORRUPTED;
+	return env_errno(b, r);
 }
 
 /* The smallest key of both memory layers; the newer one's entry where both have it. */
@@ -266,102 +255,11 @@ static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, co
 		len = e->key_len;
 		after = true;
 		if (c == 0)
-			r = mdb_errno(mdb_cursor_get(b->cursor, &k, &v, MDB_NEXT));
+			r = base_next(b, &k, &v);
 	}
 }
 
 void keys_init(struct bstore *b)
 {
 	b->kv = (struct kv){.get = keys_get, .put = keys_put, .del = keys_del, .seek = keys_seek};
-}
-
-/* ---- LMDB ---- */
-
-static void on_assert(MDB_env *env, const char *text)
-{
-	log_error("bstore: the metadata store is damaged: %s", text);
-}
-
-int env_refresh(struct bstore *b)
-{
-	int r;
-
-	if (b->cursor)
-		mdb_cursor_close(b->cursor);
-	b->cursor = NULL;
-	if (b->read)
-		mdb_txn_abort(b->read);
-	b->read = NULL;
-	r = mdb_txn_begin(b->env, NULL, MDB_RDONLY, &b->read);
-	if (r == 0)
-		r = mdb_cursor_open(b->read, b->dbi, &b->cursor);
-	return mdb_errno(r);
-}
-
-int env_room(struct bstore *b)
-{
-	MDB_envinfo info;
-	MDB_stat st;
-	int r = mdb_env_info(b->env, &info);
-
-	if (r == 0)
-		r = mdb_env_stat(b->env, &st);
-	if (r != 0)
-		return mdb_errno(r);
-	if ((info.me_last_pgno + 1) * st.ms_psize < info.me_mapsize / 2)
-		return 0;
-	mdb_cursor_close(b->cursor);
-	mdb_txn_abort(b->read);
-	b->cursor = NULL;
-	b->read = NULL;
-	r = mdb_env_set_mapsize(b->env, info.me_mapsize * 2);
-	if (r != 0)
-		log_error("bstore: the metadata map cannot grow to %zu bytes: %s", info.me_mapsize * 2,
-			  mdb_strerror(r));
-	return env_refresh(b);
-}
-
-int env_open(struct bstore *b, struct err *e)
-{
-	_cleanup_free_ char *path = xasprintf("%s/meta", b->dir);
-	MDB_txn *t;
-	int r;
-
-	if (dir_make(path, 0700, e) < 0)
-		return e ? e->code : -EIO;
-	r = mdb_env_create(&b->env);
-	if (r == 0)
-		r = mdb_env_set_mapsize(b->env, b->o.map_bytes ? b->o.map_bytes : MAP_BYTES);
-	if (r == 0)
-		r = mdb_env_open(b->env, path, MDB_NOTLS | MDB_NORDAHEAD, 0600);
-	if (r == 0) {
-		mdb_env_set_assert(b->env, on_assert);
-		r = mdb_txn_begin(b->env, NULL, 0, &t);
-	}
-	if (r == 0) {
-		r = mdb_dbi_open(t, NULL, 0, &b->dbi);
-		if (r == 0)
-			r = mdb_txn_commit(t);
-		else
-			mdb_txn_abort(t);
-	}
-	if (r != 0)
-		return err_set(e, mdb_errno(r) ? mdb_errno(r) : -EIO,
-			       "the metadata store %s cannot be opened: %s; move the brick's folder away and "
-			       "let it be filled anew",
-			       path, mdb_strerror(r));
-	return env_refresh(b);
-}
-
-void env_close(struct bstore *b)
-{
-	if (b->cursor)
-		mdb_cursor_close(b->cursor);
-	if (b->read)
-		mdb_txn_abort(b->read);
-	if (b->env)
-		mdb_env_close(b->env);
-	b->cursor = NULL;
-	b->read = NULL;
-	b->env = NULL;
 }

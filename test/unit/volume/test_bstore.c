@@ -371,6 +371,157 @@ static void test_kill(void **state)
 	ctx_done(&c);
 }
 
+/* ---- damage ---- */
+
+/* A folder as a killed process leaves it: a checkpoint, and a log behind it. */
+static void make_folder(struct ctx *c, const struct model_history *h, uint64_t seed)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (ctx_open(c) < 0)
+			_exit(1);
+		for (int i = 0; i < 60; i++)
+			append(c, seed, h, (uint32_t)i % MODEL_GROUPS, 1);
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++) {
+			bstore_set_sure(c->b, g, true);
+			bstore_set_committed(c->b, g, 20);
+		}
+		if (bstore_checkpoint(c->b, NULL) < 0)
+			_exit(2);
+		for (int i = 0; i < 60; i++)
+			append(c, seed, h, (uint32_t)i % MODEL_GROUPS, 1);
+		_exit(bstore_flush(c->b) == 0 ? 0 : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void copy(const char *from, const char *to)
+{
+	const char *const rm[] = {"rm", "-rf", to, NULL}, *const cp[] = {"cp", "-a", "--sparse=always",
+									 from, to,   NULL};
+
+	assert_int_equal(proc_run_wait(&(struct proc_options){.argv = rm}, NULL, NULL), 0);
+	assert_int_equal(proc_run_wait(&(struct proc_options){.argv = cp}, NULL, NULL), 0);
+}
+
+static void flip(const char *path, uint64_t at, uint8_t mask)
+{
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint8_t v = 0;
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &v, 1, (off_t)at), 1);
+	v ^= mask;
+	assert_int_equal(pwrite(fd, &v, 1, (off_t)at), 1);
+}
+
+/* In a child: 0 = opened and what it has is right (damaged blocks aside), 1 = refused with a text, 2 = wrong. ret_lost: a group lost records. */
+static int open_damaged(struct ctx *c, const struct model_history *h, uint64_t seed, bool *ret_lost)
+{
+	bool *lost = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		log_init("damaged", LOG_LEVEL_ERROR + 1);
+		if (ctx_open(c) < 0)
+			_exit(strlen(c->e.text) > 20 ? 1 : 2);
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++) {
+			struct replica *r = bstore_replica(c->b, g);
+			struct model m;
+			uint64_t bad;
+
+			if (r->seq < 40) {
+				*lost = true;
+				if (bstore_group_sure(c->b, g))
+					_exit(2);
+			}
+			model_init(&m, g);
+			model_run(&m, seed, h, r->epoch, r->seq, LARGE);
+			if (model_compare(&m, r, &bad))
+				_exit(2);
+			model_done(&m);
+		}
+		ctx_close(c);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (!WIFEXITED(status))
+		fail_msg("seed %llu: ended by signal %d", (unsigned long long)seed, WTERMSIG(status));
+	*ret_lost = *lost;
+	munmap(lost, 4096);
+	assert_int_not_equal(WEXITSTATUS(status), 2);
+	return WEXITSTATUS(status);
+}
+
+static void test_damaged_log(void **state)
+{
+	struct model_history h = one_epoch();
+	uint64_t seed = (uint64_t)getpid(), lost = 0, s = seed;
+	_cleanup_free_ char *good = NULL, *path = NULL;
+	struct ctx c;
+	bool one;
+
+	ctx_init(&c);
+	good = xasprintf("%s.good", c.dir);
+	path = xasprintf("%s/log/00000001.log", c.dir);
+	make_folder(&c, &h, seed);
+	copy(c.dir, good);
+	assert_int_equal(open_damaged(&c, &h, seed, &one), 0);
+	assert_false(one);
+	for (int i = 0; i < 12; i++) {
+		copy(good, c.dir);
+		for (int n = 0; n <= i % 3; n++) {
+			s = s * 6364136223846793005ull + 1442695040888963407ull;
+			flip(path, (s >> 20) % 600000, (uint8_t)(1u << (s >> 60) % 8));
+		}
+		assert_int_equal(open_damaged(&c, &h, seed, &one), 0);
+		lost += one;
+	}
+	assert_true(lost > 0);
+	copy(good, c.dir);
+	assert_int_equal(truncate(path, 300000), 0);
+	assert_int_equal(open_damaged(&c, &h, seed, &one), 0);
+	dir_remove(good, NULL);
+	ctx_done(&c);
+}
+
+static void test_damaged_meta(void **state)
+{
+	struct model_history h = one_epoch();
+	uint64_t seed = (uint64_t)getpid(), refused = 0, s = seed;
+	_cleanup_free_ char *good = NULL, *path = NULL;
+	struct stat st;
+	struct ctx c;
+	bool one;
+
+	ctx_init(&c);
+	good = xasprintf("%s.good", c.dir);
+	path = xasprintf("%s/meta/data.mdb", c.dir);
+	make_folder(&c, &h, seed);
+	copy(c.dir, good);
+	assert_int_equal(stat(path, &st), 0);
+	for (int i = 0; i < 16; i++) {
+		copy(good, c.dir);
+		for (int n = 0; n < 12; n++) {
+			s = s * 6364136223846793005ull + 1442695040888963407ull;
+			flip(path, (s >> 20) % (uint64_t)st.st_size / (i % 2 ? 1 : 64) * (i % 2 ? 1 : 64),
+			     (uint8_t)(1u + (s >> 57)));
+		}
+		refused += open_damaged(&c, &h, seed, &one) == 1;
+	}
+	assert_true(refused > 4);
+	copy(good, c.dir);
+	assert_int_equal(truncate(path, st.st_size / 2), 0);
+	assert_int_equal(open_damaged(&c, &h, seed, &one), 1);
+	dir_remove(good, NULL);
+	ctx_done(&c);
+}
+
 TEST_MAIN(cmocka_unit_test(test_mem), cmocka_unit_test(test_append_and_restart),
 	  cmocka_unit_test(test_refusals), cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync),
-	  cmocka_unit_test(test_kill))
+	  cmocka_unit_test(test_kill), cmocka_unit_test(test_damaged_log),
+	  cmocka_unit_test(test_damaged_meta))
