@@ -336,8 +336,8 @@ static void read_folder(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
 
 	pthread_mutex_lock(&h->lock);
 	r = p.out ? stand_at(m, p.folder, h, off <= 2 ? 0 : (uint64_t)off - 2) : -ENOMEM;
+	gate_in(m);
 	if (r == 0) {
-		gate_in(m);
 		p.link = changes_of(p.folder) == h->changes;
 		p.keep = p.link && h->leased && atomic_load(&m->pushes) == h->pushes;
 		if (p.keep) {
@@ -346,17 +346,15 @@ static void read_folder(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
 			pthread_mutex_unlock(&p.folder->lock);
 		}
 		r = fill(&p, h, (uint64_t)off);
-		if (r == 0 && fuse_reply_buf(req, p.out, p.len) < 0)
-			for (uint32_t i = 0; i < p.n; i++)
-				node_forget(m, p.child[i], 1);
-		gate_out(m);
 	}
-	if (r < 0) {
-		for (uint32_t i = 0; i < p.n; i++)
-			node_forget(m, p.child[i], 1);
+	pthread_mutex_unlock(&h->lock); /* behind the reply the handle may be gone */
+	if (r < 0)
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
-	}
-	pthread_mutex_unlock(&h->lock);
+	else
+		r = fuse_reply_buf(req, p.out, p.len);
+	gate_out(m);
+	for (uint32_t i = 0; i < p.n && r < 0; i++)
+		node_forget(m, p.child[i], 1);
 	free(p.out);
 }
 

@@ -184,14 +184,13 @@ static void reply_data(fuse_req_t req, int r, const struct buf *data, size_t siz
 }
 
 /* Does it have any at all? Programs (ls, cp) ask for several that are not there; one question answers them all while the lease holds. */
-static void look_for_any(struct mount *m, fuse_req_t req, struct node *n)
+static void look_for_any(struct mount *m, struct node *n)
 {
 	struct tick t = tick_of(m, &n->ino, NULL);
+	struct vfs_op op = {.type = VFS_LISTXATTR, .ino = n->ino};
 	struct vfs_result res = {0};
-	struct vfs_op op;
 	bool leased;
 
-	op_init(&op, VFS_LISTXATTR, req, n);
 	if (vclient_call(slot_of(m), &op, &res, &leased) == 0 && res.data.len == 0) {
 		gate_in(m);
 		pthread_mutex_lock(&n->lock);
@@ -218,7 +217,7 @@ void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	op_name(&op, name);
 	r = vclient_call(slot_of(m), &op, &res, NULL);
 	if (r == -ENODATA)
-		look_for_any(m, req, n); /* before the answer: req and n may be gone after it */
+		look_for_any(m, n); /* before the answer: req and n may be gone after it */
 	reply_data(req, r, &res.data, size);
 	vfs_result_done(&res);
 }
