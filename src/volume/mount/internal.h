@@ -44,7 +44,8 @@ struct node {
 	uint32_t index, next; /* of the table */
 	uint32_t generation;
 	struct vol_ino ino;
-	uint64_t lookups; /* the kernel's, and pins; under nodes.lock */
+	uint64_t lookups; /* the kernel's; under nodes.lock */
+	uint32_t pins;	  /* our own threads'; likewise */
 	_Atomic uint32_t opens, writing, naming;
 	pthread_mutex_t lock;
 	/* under lock: */
@@ -121,6 +122,7 @@ struct node *node_lookup(struct mount *m,
 struct node *node_find(struct mount *m, const struct vol_ino *ino); /* pinned, or NULL */
 struct node *node_pin(struct mount *m, uint32_t index); /* pinned, or NULL when it is not in use */
 void node_forget(struct mount *m, struct node *n, uint64_t lookups);
+void node_unpin(struct mount *m, struct node *n);
 uint64_t ino_hash(const struct vol_ino *ino);
 uint64_t ino_number(const struct vol_ino *ino); /* st_ino */
 

@@ -59,7 +59,7 @@ int lock_release_owner(struct mount *m, struct node *n, uint64_t owner, bool flo
 static void end_wait(struct mount *m, struct waiter *w, int r)
 {
 	fuse_reply_err(w->req, -r);
-	node_forget(m, w->n, 1);
+	node_unpin(m, w->n);
 	free(w);
 }
 

@@ -374,7 +374,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, enu
 		gate_in(m);
 		(void)cache_learn(m, n, &res.gone, false, NULL);
 		gate_out(m);
-		node_forget(m, n, 1);
+		node_unpin(m, n);
 	}
 	fuse_reply_err(req, -r);
 	atomic_fetch_sub(&folder->naming, 1);

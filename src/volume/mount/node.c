@@ -181,7 +181,7 @@ struct node *node_find(struct mount *m, const struct vol_ino *ino)
 	pthread_mutex_lock(&t->lock);
 	n = search(t, ino);
 	if (n)
-		n->lookups++;
+		n->pins++;
 	pthread_mutex_unlock(&t->lock);
 	return n;
 }
@@ -193,8 +193,8 @@ struct node *node_pin(struct mount *m, uint32_t index)
 
 	pthread_mutex_lock(&t->lock);
 	n = index < t->used ? at(t, index) : NULL;
-	if (n && n->lookups > 0)
-		n->lookups++;
+	if (n && n->lookups + n->pins > 0)
+		n->pins++;
 	else
 		n = NULL;
 	pthread_mutex_unlock(&t->lock);
@@ -206,7 +206,17 @@ void node_forget(struct mount *m, struct node *n, uint64_t lookups)
 	pthread_mutex_lock(&m->nodes.lock);
 	ensure(n->lookups >= lookups);
 	n->lookups -= lookups;
-	if (n->lookups == 0)
+	if (n->lookups == 0 && n->pins == 0)
+		drop_node(m, n);
+	pthread_mutex_unlock(&m->nodes.lock);
+}
+
+void node_unpin(struct mount *m, struct node *n)
+{
+	pthread_mutex_lock(&m->nodes.lock);
+	ensure(n->pins > 0);
+	n->pins--;
+	if (n->lookups == 0 && n->pins == 0)
 		drop_node(m, n);
 	pthread_mutex_unlock(&m->nodes.lock);
 }

@@ -103,7 +103,7 @@ static void learn_result(struct mount *m, const struct vfs_result *res)
 		if (!n)
 			continue;
 		cache_unsure(n); /* times and link count */
-		node_forget(m, n, 1);
+		node_unpin(m, n);
 	}
 }
 

@@ -42,7 +42,10 @@ static void ids_come_back_with_a_new_generation(void **s)
 	assert_ptr_equal(node_lookup(m, &a), na); /* twice known */
 	node_forget(m, na, 1);
 	assert_ptr_equal(node_find(m, &a), na); /* pinned */
-	node_forget(m, na, 2);
+	node_forget(m, na, 1);
+	assert_ptr_equal(node_find(m, &a), na);
+	node_unpin(m, na);
+	node_unpin(m, na);
 	assert_null(node_find(m, &a));
 	nc = node_lookup(m, &c);
 	assert_int_equal(node_id(nc), ida); /* the place is used again */
@@ -67,7 +70,8 @@ static void many_inodes_are_all_found(void **s)
 		struct node *n = node_find(m, &ino);
 
 		assert_non_null(n);
-		node_forget(m, n, 2);
+		node_unpin(m, n);
+		node_forget(m, n, 1);
 	}
 	for (uint64_t i = 0; i < N; i++) {
 		struct vol_ino ino = file(i / 100, i % 100 + 1);
