@@ -14,6 +14,8 @@
 
 #define TICK_MS	   1000
 #define AGENT_NICE -5
+/* libuv's workers: some may wait for volumes that do not answer (claim_volume.c), the others have to go on. */
+#define WORKERS "32"
 
 static const struct setting table[] = {
 	KUBE_SETTINGS(struct node_settings, kube),
@@ -317,6 +319,7 @@ static int run(int argc, char **argv, struct err *e)
 	/* Heartbeats, renewals and fencing go before the pods' own work; monitors and containers come from the spawner, unraised. */
 	if (setpriority(PRIO_PROCESS, 0, AGENT_NICE) < 0)
 		log_warn("priority: %s", strerror(errno));
+	setenv("UV_THREADPOOL_SIZE", WORKERS, 0);
 	a->loop = uv_default_loop();
 	a->pods = strmap_new();
 	a->staged = strmap_new();

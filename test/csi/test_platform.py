@@ -2,9 +2,7 @@
 """Claims in the platform: API, controllers, scheduler, node agents and CSI driver together; pods on two nodes share a folder. The volume is a
 folder of this machine here (fake_mount); test_real.py has the real one."""
 import json
-import os
-import signal
-import subprocess
+import time
 import unittest
 
 from test.csi.platform import Platform
@@ -214,6 +212,36 @@ class PlatformTest(unittest.TestCase):
         c.wait_log("patient", "up", node="b1", seconds=30)
         c.delete_pod("patient", grace=0)
         c.wait_gone("patient")
+
+    def test_a_volume_that_hangs(self):
+        """The agent never waits for a volume: its lease and other pods go on, and so does what waited when the volume answers again."""
+        c = self.c
+        c.claim("stuck")
+        c.bound("stuck")
+        c.volume_pod("before", f"echo up; {SLEEP}", {"v": claim_source("stuck")}, "b1")
+        c.wait_log("before", "up", node="b1")
+        pids = c.nodes["b1"].inside("pgrep", "-f", f"passthrough .* {c.dir}/csi-b1/mounts/factory").split()
+        c.nodes["b1"].inside("kill", "-STOP", *pids)
+        try:
+            for i in range(3):
+                c.volume_pod(f"stuck-{i}", f"cat /v/x; echo up; {SLEEP}", {"v": claim_source("stuck")}, "b1")
+            c.run_pod("other", f"echo up; {SLEEP}", node="b1")
+            c.wait_log("other", "up", node="b1")
+            c.delete_pod("before", grace=0)
+            c.wait_gone("before")
+            end = time.monotonic() + 6  # longer than a node may be silent
+            while time.monotonic() < end:
+                self.assertTrue(c.node_ready("b1"), c.all_logs())
+                time.sleep(0.5)
+            self.assertEqual([c.pod(f"stuck-{i}")["status"]["phase"] for i in range(3)], ["Pending"] * 3)
+        finally:
+            c.nodes["b1"].inside("kill", "-CONT", *pids)
+        for i in range(3):
+            c.wait_log(f"stuck-{i}", "up", node="b1", seconds=60)
+            c.delete_pod(f"stuck-{i}", grace=0)
+        for name in ("stuck-0", "stuck-1", "stuck-2"):
+            c.wait_gone(name)
+        c.delete_pod("other", grace=0)
 
     def test_the_mount_dies_under_a_pod(self):
         c = self.c
