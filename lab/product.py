@@ -85,8 +85,8 @@ def make_volume(lab):
     lab.cluster.apply(STORAGE)
 
 
-def shift_reports(lab, domain, of):
-    """(domain, line, name) -> check sum of the newest shift reports of domain `of`, as the gateway of a domain lists them."""
+def shift_reports(lab, domain, of=""):
+    """(domain, line, name) -> check sum of the newest shift reports (of one domain), as the gateway of a domain lists them."""
     p = run("curl", "-sf", "-m", "10", f"http://{lab.machine(domain).address}:{PORT}/api/v1/shift-reports?limit=5000&domain={of}")
     return {(r["domain"], r["line"], r["name"]): r["sum"] for r in json.loads(p.stdout)["reports"]}
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole platform in the lab: each role killed once, each link cut once, domains lost and back. After each: everything acknowledged
 is there, everything is well again without a person, and no singleton ever ran twice."""
+import json
 import time
 import unittest
 
 from lab import Lab, leftovers, product
+from lab.util import run
 from test.lab.ledger import Ledger, Witness, build_shell_image
 
 lab = ledger = witness = None
@@ -141,13 +143,59 @@ class Failover(unittest.TestCase):
         lab.power_on("c")
         self.healthy()
 
-    def test_13_all_off_and_on(self):
+    # ---- the volume: the MES servers' shift reports ----
+    def report(self, domain):
+        """One state report at a domain's gateway: its server's next shift report has it."""
+        body = json.dumps([{"machine": "t-1", "site": "t", "seq": time.time_ns() // 1000000, "state": "sewing", "produced": 1,
+                            "at_ms": time.time_ns() // 1000000}])
+        run("curl", "-sf", "-m", "10", "--retry", "5", "--retry-all-errors", "-d", body,
+            f"http://{lab.machine(domain).address}:{product.PORT}/api/reports")
+
+    def new_shift_report(self, domain, seen):
+        """What is reported in one domain is in a file that all others read."""
+        self.report(domain)
+        on = [d for d in lab.domains if lab.machine(d).on]
+        found = lab.wait(f"a shift report of domain {domain}", lambda: {
+            f: c for f, c in product.shift_reports(lab, domain).items() if f[1] == "t" and f not in seen}, 60, *product.node_logs(lab))
+        for d in on:
+            lab.wait(f"it is read in domain {d}", lambda d=d: found.items() <= product.shift_reports(lab, d).items(), 30)
+        seen.update(found)
+
+    def all_there(self, seen):
+        for d in (d for d in lab.domains if lab.machine(d).on):
+            lab.wait(f"all shift reports are read in domain {d}", lambda d=d: seen.items() <= product.shift_reports(lab, d).items(), 60,
+                     lab.machine(d).log("csi"), lab.machine(d).log("brick"))
+
+    def test_13_volume(self):
+        seen = {}
+        for d in lab.domains:
+            self.new_shift_report(d, seen)
+        self.kill_role("b", "brick")
+        self.all_there(seen)
+        self.kill_role("b", "csi")
+        self.new_shift_report("b", seen)
+        mount = lab.exec("b", "pgrep", "-f", "mount factory").stdout.split()
+        self.assertEqual(len(mount), 1)
+        lab.exec("b", "kill", "-9", *mount)
+        self.all_there(seen)
+        self.new_shift_report("b", seen)  # by the server that was there before
+        lab.power_off("c")
+        self.all_there(seen)
+        self.new_shift_report("a", seen)
+        lab.power_on("c")
+        self.healthy()
+        self.all_there(seen)
+
+    def test_14_all_off_and_on(self):
+        seen = product.shift_reports(lab, "a")
+
         for name in lab.domains:
             lab.power_off(name)
         time.sleep(2)
         for name in lab.domains:
             lab.power_on(name)
         self.healthy()
+        self.all_there(seen)
 
     def test_99_nothing_left(self):
         ledger.stop()
