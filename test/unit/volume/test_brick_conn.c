@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A brick's connections: frames however the bytes are cut, payloads of all sizes, bytes that are no frames, slow receivers, pauses, and that nothing leaves
+ * when the end of the turn fails. The other end is a plain socket in the same thread. Also: histograms and the list of the busiest. */
+#include "test.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "volume/brick/internal.h"
+
+#define PAYLOAD_BIG ((1u << 20) + 3)
+
+static struct {
+	uv_loop_t loop;
+	struct engine *en;
+	struct conn *c;
+	int port, frames, closed, closed_err, turn_err, echo;
+	uint64_t sum; /* of requests */
+	char why[128];
+} t;
+
+static void fill(uint8_t *p, size_t len, uint64_t seed)
+{
+	for (size_t i = 0; i < len; i++)
+		p[i] = (uint8_t)((seed + i) * 131 + (i >> 8));
+}
+
+static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+		    const char **why)
+{
+	uint8_t *want = xcalloc(1, MAX(h->body_len, h->payload_len) + 1u);
+
+	(void)why;
+	t.c = c;
+	c->hello.role = PROTO_CLIENT;
+	c->body_limit = PROTO_BODY_MAX;
+	t.frames++;
+	t.sum += h->request;
+	fill(want, h->body_len, h->request);
+	assert_memory_equal(body, want, h->body_len);
+	if (payload) {
+		fill(want, payload->len, h->request + 7);
+		assert_memory_equal(payload->data, want, payload->len);
+	}
+	free(want);
+	if (t.echo) {
+		struct proto_head a = *h;
+
+		a.flags = FRAME_ANSWER;
+		bconn_send(c, &a, body, h->body_len, payload);
+	}
+	return 0;
+}
+
+static void on_opened(struct conn *c)
+{
+	(void)c;
+}
+
+static void on_closed(struct conn *c, int err, const char *why)
+{
+	(void)c;
+	t.c = NULL;
+	t.closed++;
+	t.closed_err = err;
+	snprintf(t.why, sizeof(t.why), "%s", why ? why : "");
+}
+
+static int on_turn_end(void *ctx)
+{
+	(void)ctx;
+	return t.turn_err;
+}
+
+static int setup(void **state)
+{
+	struct engine_options o = {.loop = &t.loop,
+				   .events = {on_frame, on_opened, on_closed, on_turn_end, NULL},
+				   .connections_max = 8};
+
+	(void)state;
+	memset(&t, 0, sizeof(t));
+	uv_loop_init(&t.loop);
+	t.en = engine_new(&o);
+	t.port = engine_listen(t.en, "127.0.0.1", 0, NULL);
+	assert_true(t.port > 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	engine_free(t.en);
+	while (uv_run(&t.loop, UV_RUN_NOWAIT))
+		;
+	assert_int_equal(uv_loop_close(&t.loop), 0);
+	return 0;
+}
+
+static void spin(int n)
+{
+	for (int i = 0; i < n; i++)
+		uv_run(&t.loop, UV_RUN_NOWAIT);
+}
+
+static int dial(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)t.port)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	spin(3);
+	return fd;
+}
+
+/* All bytes, in pieces of at most `piece`, with the loop running in between. */
+static void put(int fd, const void *data, size_t len, size_t piece)
+{
+	const uint8_t *p = data;
+
+	for (int idle = 0; len > 0 && idle < 100000;) {
+		ssize_t n = send(fd, p, MIN(len, piece), MSG_NOSIGNAL);
+
+		if (n > 0) {
+			p += n;
+			len -= (size_t)n;
+			idle = 0;
+		} else {
+			idle++;
+		}
+		spin(1);
+	}
+	assert_int_equal(len, 0);
+	spin(5);
+}
+
+static void frame(struct buf *b, uint64_t request, uint32_t body_len, uint32_t payload_len)
+{
+	struct proto_head h = {
+		.type = FRAME_OP, .request = request, .body_len = body_len, .payload_len = payload_len};
+	_cleanup_free_ uint8_t *body = xcalloc(1, body_len + 1u), *payload = xcalloc(1, payload_len + 1u);
+	uint8_t head[PROTO_HEAD];
+
+	fill(body, body_len, request);
+	fill(payload, payload_len, request + 7);
+	h.body_crc = crc32c(0, body, body_len);
+	proto_head_encode(&h, head);
+	buf_add(b, head, sizeof(head));
+	buf_add(b, body, body_len);
+	buf_add(b, payload, payload_len);
+}
+
+static int open_with_hello(void)
+{
+	_cleanup_buf_ struct buf b = {0};
+	int fd = dial();
+
+	frame(&b, 1, 10, 0);
+	put(fd, b.data, b.len, 1000);
+	assert_int_equal(t.frames, 1);
+	t.frames = 0;
+	t.sum = 0;
+	return fd;
+}
+
+static void pieces(void **state)
+{
+	static const uint32_t bodies[] = {0, 1, 100, 5000, 65536, 65537, 200000};
+	static const uint32_t payloads[] = {0, 1, 4096, 5000, 40000, PAYLOAD_BIG};
+	static const size_t sizes[] = {997, 48, 65536, 1 << 20};
+	int fd = open_with_hello(), n = 0;
+	uint64_t sum = 0;
+
+	(void)state;
+	for (size_t s = 0; s < ARRAY_SIZE(sizes); s++) {
+		_cleanup_buf_ struct buf b = {0};
+
+		for (size_t i = 0; i < ARRAY_SIZE(bodies); i++)
+			for (size_t k = 0; k < ARRAY_SIZE(payloads); k++) {
+				if (sizes[s] < 1000 && bodies[i] + payloads[k] > 100000)
+					continue;
+				n++;
+				sum += (uint64_t)n;
+				frame(&b, (uint64_t)n, bodies[i], payloads[k]);
+			}
+		put(fd, b.data, b.len, sizes[s]);
+	}
+	spin(500);
+	assert_int_equal(t.frames, n);
+	assert_int_equal(t.sum, sum);
+	assert_int_equal(t.closed, 0);
+	close(fd);
+	spin(5);
+	assert_int_equal(t.closed, 1);
+	assert_int_equal(t.closed_err, 0);
+}
+
+static void every_cut(void **state)
+{
+	_cleanup_buf_ struct buf b = {0};
+	int fd = open_with_hello();
+
+	(void)state;
+	for (uint64_t i = 1; i <= 3; i++)
+		frame(&b, i, 30, 20);
+	for (size_t cut = 1; cut < b.len; cut++) {
+		t.frames = 0;
+		put(fd, b.data, cut, cut);
+		put(fd, b.data + cut, b.len - cut, b.len);
+		assert_int_equal(t.frames, 3);
+	}
+	close(fd);
+	spin(5);
+}
+
+static void echoed(void **state)
+{
+	_cleanup_buf_ struct buf b = {0}, got = {0};
+	int fd = open_with_hello();
+	uint8_t part[65536];
+
+	(void)state;
+	t.echo = 1;
+	for (uint64_t i = 1; i <= 20; i++)
+		frame(&b, i, 300, i % 5 == 0 ? PAYLOAD_BIG : 4096);
+	for (size_t at = 0, idle = 0; got.len < b.len && idle < 100000; idle++) {
+		ssize_t n =
+			at < b.len ? send(fd, b.data + at, MIN(b.len - at, (size_t)70000), MSG_NOSIGNAL) : 0;
+
+		at += n > 0 ? (size_t)n : 0;
+		spin(1);
+		n = recv(fd, part, sizeof(part), 0);
+		if (n > 0) {
+			buf_add(&got, part, (size_t)n);
+			idle = 0;
+		}
+	}
+	assert_int_equal(got.len, b.len);
+	for (size_t at = 0; at < b.len;) {
+		struct proto_head h, a;
+
+		proto_head_decode((uint8_t *)b.data + at, &h);
+		proto_head_decode((uint8_t *)got.data + at, &a);
+		assert_int_equal(a.flags, FRAME_ANSWER);
+		assert_int_equal(a.request, h.request);
+		at += PROTO_HEAD;
+		assert_memory_equal(b.data + at, got.data + at, h.body_len + h.payload_len);
+		at += h.body_len + h.payload_len;
+	}
+	close(fd);
+	spin(5);
+}
+
+static void refused(const struct buf *b, int err)
+{
+	int fd = open_with_hello();
+
+	t.closed = 0;
+	put(fd, b->data, b->len, b->len);
+	assert_int_equal(t.closed, 1);
+	assert_int_equal(t.closed_err, err);
+	assert_true(t.why[0]);
+	assert_int_equal(t.frames, 0);
+	close(fd);
+	spin(5);
+}
+
+static void no_frames(void **state)
+{
+	struct buf b = {0};
+
+	(void)state;
+	buf_adds(&b, "GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n.............................");
+	refused(&b, -EBADMSG);
+	b.len = 0;
+	frame(&b, 1, 100, 0);
+	b.data[PROTO_HEAD + 50] ^= 1; /* the body's checksum */
+	refused(&b, -EBADMSG);
+	b.len = 0;
+	frame(&b, 1, 0, 0);
+	memset(b.data + 8, 0xff, 8); /* lengths */
+	refused(&b, -EMSGSIZE);
+	buf_done(&b);
+}
+
+/* Before HELLO nobody gets memory for much. */
+static void first_frame(void **state)
+{
+	struct buf b = {0};
+	int fd = dial();
+
+	(void)state;
+	frame(&b, 1, 1000, 0);
+	put(fd, b.data, b.len, b.len);
+	assert_int_equal(t.closed_err, -EMSGSIZE);
+	close(fd);
+	fd = dial();
+	b.len = 0;
+	frame(&b, 1, 10, 10);
+	put(fd, b.data, b.len, b.len);
+	assert_int_equal(t.closed, 2);
+	assert_int_equal(t.frames, 0);
+	close(fd);
+	buf_done(&b);
+}
+
+static void slow_receiver(void **state)
+{
+	struct payload *p = payload_new(1 << 20);
+	struct proto_head h = {.type = FRAME_OP};
+	int fd = open_with_hello();
+
+	(void)state;
+	for (int i = 0; i < 256 && t.c; i++) {
+		bconn_send(t.c, &h, "x", 1, p);
+		assert_true(bconn_queued(t.c) <= t.c->out_limit + 2 * p->len);
+		spin(2);
+	}
+	assert_int_equal(t.closed, 1);
+	assert_int_equal(t.closed_err, -ENOBUFS);
+	assert_int_equal(p->refs, 1);
+	payload_unref(p);
+	close(fd);
+}
+
+static void paused(void **state)
+{
+	_cleanup_buf_ struct buf b = {0};
+	int fd = open_with_hello();
+
+	(void)state;
+	for (uint64_t i = 1; i <= 5; i++)
+		frame(&b, i, 100, 5000);
+	bconn_pause(t.c, true);
+	put(fd, b.data, b.len, b.len);
+	assert_int_equal(t.frames, 0);
+	bconn_pause(t.c, false);
+	spin(5);
+	assert_int_equal(t.frames, 5);
+	close(fd);
+	spin(5);
+}
+
+static void failed_turn(void **state)
+{
+	struct proto_head h = {.type = FRAME_OP};
+	int fd = open_with_hello();
+	char got[10];
+
+	(void)state;
+	bconn_send(t.c, &h, "secret", 6, NULL);
+	t.turn_err = -EIO;
+	spin(3);
+	assert_int_equal(t.closed, 1);
+	assert_int_equal(t.closed_err, -EIO);
+	assert_true(recv(fd, got, sizeof(got), 0) <= 0);
+	close(fd);
+}
+
+static void many(void **state)
+{
+	int fd[12];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+		fd[i] = dial();
+	for (size_t i = 0, open = 0; i <= ARRAY_SIZE(fd); i++) {
+		char c;
+
+		if (i == ARRAY_SIZE(fd))
+			assert_int_equal(open, 8);
+		else
+			open += recv(fd[i], &c, 1, 0) < 0 && errno == EAGAIN;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+		close(fd[i]);
+	spin(5);
+}
+
+static void quantiles(void **state)
+{
+	struct hist h = {0};
+
+	(void)state;
+	assert_int_equal(hist_quantile(&h, 0.5), 0);
+	for (uint64_t us = 1; us <= 1000; us++)
+		hist_add(&h, us);
+	assert_in_range(hist_quantile(&h, 0.5), 500, 640);
+	assert_in_range(hist_quantile(&h, 0.99), 990, 1280);
+	hist_add(&h, UINT64_MAX / 2);
+	hist_turn(&h);
+	hist_add(&h, 5);
+	assert_in_range(hist_quantile(&h, 0.5), 500, 640);
+	hist_turn(&h);
+	assert_in_range(hist_quantile(&h, 0.5), 5, 6);
+	assert_int_equal(h.count, 1002);
+}
+
+static void busiest(void **state)
+{
+	struct top top = {0};
+	bool found = false;
+
+	(void)state;
+	for (uint64_t i = 0; i < 20000; i++) {
+		uint64_t key = i % 4 == 0 ? 7 : i;
+
+		top_add(&top, &key, sizeof(key), "x", 10);
+	}
+	assert_int_equal(top.n, TOP_MAX);
+	for (uint32_t i = 0; i < top.n; i++) {
+		uint64_t key;
+
+		memcpy(&key, top.row[i].key, sizeof(key));
+		found = found || (key == 7 && top.row[i].ops >= 4000);
+	}
+	assert_true(found);
+}
+
+#define CONN_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+TEST_MAIN(CONN_TEST(pieces), CONN_TEST(every_cut), CONN_TEST(echoed), CONN_TEST(no_frames),
+	  CONN_TEST(first_frame), CONN_TEST(slow_receiver), CONN_TEST(paused), CONN_TEST(failed_turn),
+	  CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
