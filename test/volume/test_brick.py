@@ -276,6 +276,9 @@ class Faults(unittest.TestCase):
             for i in range(10):
                 f.seek(i * (3 << 20) + 12345)
                 f.write(b"changed")
+        with open(self.a / "other", "wb", buffering=0) as f:  # more records than the others keep in memory to send again
+            for i in range(3000):
+                f.write(b"%04d" % i)
         c.restart("c1")
         c.wait_healed(60)
         copied = sum(int(line.split()[-2]) for line in c.log("c1").splitlines() if "caught up after" in line)
