@@ -290,7 +290,9 @@ void intents_primary(struct grp *g)
 
 	for (int r = vfs_intent_iter(&g->vfs, NULL, id); r == 0; r = vfs_intent_iter(&g->vfs, after, id)) {
 		if (!find(g, id)) {
-			add(g, id, 0);
+			add(g, id,
+			    repl_pos(g->repl)
+				    .seq); /* not before everything that this primary has is committed */
 			n++;
 		}
 		memcpy(after, id, 16);

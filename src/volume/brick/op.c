@@ -293,7 +293,7 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 	if (rec->n == 0) {
 		record_unref(rec);
 		if (o->res.intent) /* asked again: it is still at work */
-			intent_attach(o, o->res.intent_id, 0);
+			intent_attach(o, o->res.intent_id, repl_pos(g->repl).seq);
 		else /* an answer of before, or a failure that is not kept: what it saw must be committed */
 			op_wait_read(o, repl_pos(g->repl).seq);
 		return;

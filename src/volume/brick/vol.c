@@ -7,6 +7,10 @@
 #include "volume/brick/internal.h"
 
 #define RETRY_OPEN_MS 3000
+#define INDEX_KEEP    200000
+#define INDEX_MAX     4000000
+#define INDEX_STEP    10000
+#define FORGET_ROUNDS 16
 
 struct vol *vol_by_tag(struct brick *b, uint32_t tag)
 {
@@ -291,6 +295,25 @@ static void space(struct vol *v)
 	}
 }
 
+/* The index of changes is kept as far back as a member that returns may need it: while all are in sync, the newest INDEX_KEEP records; else more, but
+ * not without end: who is away for longer compares everything. */
+static void forget(struct grp *g)
+{
+	uint64_t committed = repl_committed(g->repl), keep = INDEX_KEEP;
+	enum repl_role role = repl_role(g->repl);
+
+	if (role != REPL_PRIMARY && role != REPL_BACKUP)
+		return;
+	if (g->view.isr != (1u << g->n) - 1)
+		keep = INDEX_MAX;
+	if (committed <= keep + g->replica->floor + INDEX_STEP)
+		return;
+	for (int i = 0; i < FORGET_ROUNDS; i++)
+		if (replica_forget(g->replica, committed - keep) != 1)
+			break;
+	bstore_mark_dirty(g->v->store);
+}
+
 static void vol_tick(struct vol *v, uint64_t now)
 {
 	if (!v->open) {
@@ -314,6 +337,8 @@ static void vol_tick(struct vol *v, uint64_t now)
 		}
 		if (g->gated || g->reads)
 			grp_mark(g);
+		if (v->b->ticks % 100 == i % 100)
+			forget(g);
 	}
 	bstore_tick(v->store);
 	scrub_tick(v, now);
