@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "bstore_model.h"
@@ -521,7 +522,122 @@ static void test_damaged_meta(void **state)
 	ctx_done(&c);
 }
 
-TEST_MAIN(cmocka_unit_test(test_mem), cmocka_unit_test(test_append_and_restart),
-	  cmocka_unit_test(test_refusals), cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync),
-	  cmocka_unit_test(test_kill), cmocka_unit_test(test_damaged_log),
-	  cmocka_unit_test(test_damaged_meta))
+/* ---- a failing disk: these take the place of libc's for everything in this program ---- */
+
+static struct {
+	_Atomic int write_err, sync_err, after; /* writes: this many work before */
+} fault;
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t off)
+{
+	if (fault.write_err && fault.after-- <= 0) {
+		errno = fault.write_err;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, p, n, off);
+}
+
+int fdatasync(int fd)
+{
+	if (fault.sync_err) {
+		errno = fault.sync_err;
+		return -1;
+	}
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* The disk gets full in the middle of anything: what was refused is not there, what was flushed is, and it goes on when there is room. */
+static void test_full_disk(void **state)
+{
+	struct model_history h = one_epoch();
+	uint64_t seed = (uint64_t)getpid(), refused = 0;
+	struct ctx c;
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	for (int round = 0; round < 16; round++) {
+		uint64_t flushed[MODEL_GROUPS];
+		int r = 0;
+
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+			flushed[g] = bstore_replica(c.b, g)->seq;
+		fault.after = round % 7;
+		fault.write_err = ENOSPC;
+		for (int i = 0; i < 40 && r == 0; i++) {
+			uint32_t g = (uint32_t)i % MODEL_GROUPS;
+			struct record *rec =
+				model_record(seed, &h, g, 1, bstore_replica(c.b, g)->seq + 1, LARGE);
+
+			r = bstore_append(c.b, rec, false);
+			record_unref(rec);
+			if (r == 0 && i % 5 == 4)
+				r = bstore_flush(c.b);
+			for (g = 0; g < MODEL_GROUPS && r == 0 && i % 5 == 4; g++)
+				flushed[g] = bstore_replica(c.b, g)->seq;
+		}
+		fault.write_err = 0;
+		assert_int_equal(r, -ENOSPC);
+		refused++;
+		assert_int_equal(bstore_flush(c.b), 0);
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+			assert_true(bstore_replica(c.b, g)->seq >= flushed[g]);
+		check(&c, seed, &h);
+		for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+			append(&c, seed, &h, g, 1);
+		assert_int_equal(bstore_flush(c.b), 0);
+		if (round % 4 == 3) {
+			uint64_t before[MODEL_GROUPS];
+
+			for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+				before[g] = bstore_replica(c.b, g)->seq;
+			ctx_close(&c);
+			assert_int_equal(ctx_open(&c), 0);
+			for (uint32_t g = 0; g < MODEL_GROUPS; g++)
+				assert_int_equal(bstore_replica(c.b, g)->seq, before[g]);
+			check(&c, seed, &h);
+		}
+	}
+	assert_int_equal(refused, 16);
+	ctx_done(&c);
+}
+
+/* A sync that fails is never forgotten: nothing more is taken, and the next start is not sure of itself. */
+static void test_failing_sync(void **state)
+{
+	struct model_history h = one_epoch();
+	struct bstore_stats st;
+	struct ctx c;
+	int done = 0;
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	bstore_set_sure(c.b, 0, true);
+	for (int i = 0; i < 20; i++)
+		append(&c, 11, &h, 0, 1);
+	fault.sync_err = EIO;
+	bstore_sync(c.b, on_done, &done);
+	while (!done)
+		uv_run(&c.loop, UV_RUN_ONCE);
+	fault.sync_err = 0;
+	assert_int_equal(done, -EIO);
+	bstore_get_stats(c.b, &st);
+	assert_int_equal(st.error, -EIO);
+	done = 0;
+	bstore_sync(c.b, on_done, &done);
+	while (!done)
+		uv_run(&c.loop, UV_RUN_ONCE);
+	assert_int_equal(done, -EIO);
+	assert_int_equal(bstore_flush(c.b), -EIO);
+	assert_int_equal(bstore_checkpoint(c.b, &c.e), -EIO);
+	ctx_close(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	assert_false(bstore_group_sure(c.b, 0));
+	assert_int_equal(bstore_replica(c.b, 0)->seq, 20);
+	check(&c, 11, &h);
+	ctx_done(&c);
+}
+
+TEST_MAIN(cmocka_unit_test(test_full_disk), cmocka_unit_test(test_failing_sync), cmocka_unit_test(test_mem),
+	  cmocka_unit_test(test_append_and_restart), cmocka_unit_test(test_refusals),
+	  cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync), cmocka_unit_test(test_kill),
+	  cmocka_unit_test(test_damaged_log), cmocka_unit_test(test_damaged_meta))
