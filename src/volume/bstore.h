@@ -48,7 +48,7 @@ int bstore_append(struct bstore *b, struct record *rec, bool live);
 int bstore_flush(struct bstore *b); /* one write(2) for all records of a loop turn */
 void bstore_set_committed(struct bstore *b, uint32_t group, uint64_t seq);
 /* State and log go back to seq, data of the cut records is distrusted (bad blocks). Afterwards bstore_replica()->epoch, seq are where it is.
- * -ERANGE: seq is older than what is known as committed, or its epoch is not this one: nothing or not all was done, full delta. */
+ * -ERANGE: seq is older than what is known as committed, or its epoch is another: the position is 0 now (full delta). */
 int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t seq);
 /* A record still in memory (the newest 1,024 a group, 64 MiB in all; after a restart those that were not known as committed), to send it again.
  * Borrowed: take a reference. */

@@ -217,6 +217,7 @@ int bstore_flush(struct bstore *b)
 		return r;
 	}
 	run_set(b);
+	files_begin_writeback(&b->files);
 	return 0;
 }
 
@@ -236,6 +237,27 @@ void bstore_set_committed(struct bstore *b, uint32_t group, uint64_t seq)
 
 /* ---- rollback ---- */
 
+/* Behind what this member knows as committed: its state is of no use as a beginning. Position 0; keys and data stay until the delta from 0 replaces them. */
+static int start_over(struct bstore *b, uint32_t group)
+{
+	struct bgroup *g = &b->group[group];
+	int err;
+
+	for (uint32_t i = 0; i < g->undo.n; i++)
+		undo_done(undo_at(&g->undo, i));
+	g->undo.n = 0;
+	g->replica.seq = g->replica.epoch = 0;
+	g->committed = 0;
+	ring_drop(b, group, 0);
+	bstore_mark_dirty(b);
+	err = log_cut_mark(&b->log, group, 0, 0);
+	if (err < 0)
+		log_failed(b, err);
+	else
+		err = bstore_flush(b);
+	return err < 0 ? err : -ERANGE;
+}
+
 int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t seq)
 {
 	struct bgroup *g = &b->group[group];
@@ -248,7 +270,7 @@ int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t s
 		return err;
 	if (seq < g->committed || (g->undo.n == 0 && seq < r->seq) ||
 	    (g->undo.n > 0 && seq + 1 < undo_at(&g->undo, 0)->rec->seq && seq < r->seq))
-		return -ERANGE;
+		return start_over(b, group);
 	cut = xcalloc(g->undo.n + 1, sizeof(struct record *));
 	while (g->undo.n > 0 && undo_at(&g->undo, g->undo.n - 1)->rec->seq > seq)
 		cut[n++] = take_back(b, g);
@@ -263,7 +285,7 @@ int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t s
 	while (n > 0)
 		distrust(b, g, cut[--n]);
 	if (err == 0 && r->seq == seq && seq > 0 && r->epoch != epoch)
-		err = -ERANGE;
+		err = start_over(b, group);
 	return err;
 }
 
@@ -373,7 +395,8 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 	r = b->now ? open_all(b, e) : -ENOMEM;
 	b->o.node = NULL;
 	if (r == 0 && (worker_start(&b->syncer, b, sync_thread) < 0 ||
-		       worker_start(&b->checkpointer, b, checkpoint_thread) < 0))
+		       worker_start(&b->checkpointer, b, checkpoint_thread) < 0 ||
+		       worker_start(&b->writeback, b, writeback_thread) < 0))
 		r = err_set(e, -EAGAIN, "cannot start the store's threads");
 	if (r < 0) {
 		b->failed = r;
@@ -390,6 +413,9 @@ static void close_all(struct bstore *b)
 {
 	worker_stop(&b->syncer);
 	worker_stop(&b->checkpointer);
+	worker_stop(&b->writeback);
+	while (b->files.n_begin > 0)
+		bfile_unref(b->files.begin[--b->files.n_begin]);
 	if (b->sync.file)
 		files_give_back(&b->files, &b->sync, true, true);
 	if (b->checkpoint.sync.file)

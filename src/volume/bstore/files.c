@@ -193,6 +193,42 @@ static void mark(struct files *t, struct bfile *f, bool large)
 	}
 }
 
+/* ---- write-back ----
+ * The kernel by itself begins when GBs are dirty, then stops writers for as long as the disk needs. Large writes are handed to the disk early instead, by a
+ * thread that may wait for it, so that the loop thread need not and a sync at the end finds little to do. */
+
+void writeback_thread(struct bstore *b)
+{
+	for (uint32_t i = 0; i < b->files.n_begin; i++)
+		sync_file_range(b->files.begin[i]->fd, 0, 0,
+				SYNC_FILE_RANGE_WRITE); /* errors are met by the sync */
+}
+
+static void wrote_large(struct files *t, struct bfile *f, uint32_t len)
+{
+	f->written += len;
+	if (f->written < WRITEBACK_BYTES || t->n_begin >= WRITEBACK_FILES || worker_busy(&t->b->writeback))
+		return;
+	f->written = 0;
+	f->refs++;
+	t->begin[t->n_begin++] = f;
+}
+
+/* Once a flush: takes what the thread is done with, gives it more. */
+void files_begin_writeback(struct files *t)
+{
+	struct worker *w = &t->b->writeback;
+
+	if (t->n_begin == 0)
+		return;
+	if (worker_take(w, false)) {
+		while (t->n_begin > 0)
+			bfile_unref(t->begin[--t->n_begin]);
+	} else if (!worker_busy(w)) {
+		worker_give(w);
+	}
+}
+
 /* ---- the blob ---- */
 
 static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off,
@@ -209,6 +245,8 @@ static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *in
 	if (r < 0)
 		return r;
 	mark(t, f, t->b->recording_large);
+	if (t->b->recording_large)
+		wrote_large(t, f, len);
 	while (len) {
 		ssize_t n = pwrite(f->fd, p, len, (off_t)off);
 

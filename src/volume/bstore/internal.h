@@ -32,6 +32,8 @@
 #define RING_RECORDS	    1024 /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
 #define RING_BYTES	    (64u << 20) /* all groups */
 #define FILES_OPEN_MAX	    4096
+#define WRITEBACK_BYTES	    (4u << 20) /* of large writes to one file before the disk is told to begin */
+#define WRITEBACK_FILES	    32
 #define SYNC_FILES_MAX	    256 /* beyond: one syncfs */
 #define CHECKPOINT_MS	    5000
 #define CHECKPOINT_BYTES    (256ull << 20)
@@ -79,6 +81,7 @@ struct bfile { /* one slice's file. The loop thread has one reference as long as
 	/* loop thread only: */
 	bool dirty;	  /* written since it was last handed to a checkpoint */
 	bool dirty_large; /* has writes that are not in the log, since it was last handed to a sync */
+	uint32_t written; /* bytes of large writes since write-back was last begun */
 	bool new_for_sync, new_for_checkpoint; /* made here: its folder entry may not be durable */
 };
 struct files {
@@ -89,6 +92,9 @@ struct files {
 	struct bfile lru;		   /* head */
 	struct blob blob;
 	struct bstore *b;
+	struct bfile *begin
+		[WRITEBACK_FILES]; /* references: whose write-back is to begin; while the thread works they are its */
+	uint32_t n_begin;
 	/* recovery */
 	bool frozen; /* blob calls that change answer 0 and do nothing: recovery has put the data in place before */
 };
@@ -239,7 +245,7 @@ struct bstore {
 	size_t fifo_at, fifo_n, fifo_cap;
 
 	struct mailbox *mailbox;
-	struct worker syncer, checkpointer;
+	struct worker syncer, checkpointer, writeback;
 	struct sync_job sync;
 	struct checkpoint_job checkpoint;
 	struct sync_wait *wait_first, **wait_last;
@@ -286,6 +292,8 @@ void files_close(struct files *f);
 struct bfile *bfile_unref(struct bfile *f);
 void files_take_dirty(struct files *f, bool large, struct sync_job *j);
 void files_give_back(struct files *f, struct sync_job *j, bool ok, bool large);
+void writeback_thread(struct bstore *b);
+void files_begin_writeback(struct files *f);
 int files_sync_folder(int data_fd, const struct bfile *f);
 int files_fd(struct files *f, uint32_t group, const struct vol_ino *ino, bool create, struct bfile **ret);
 
