@@ -531,6 +531,15 @@ static inline void record_unref_p(struct record **r)
 	record_unref(*r);
 }
 
+/* What a later version may use is refused by this one. */
+static bool reserved_zero(const uint8_t head[RECORD_HEAD])
+{
+	for (int i = 46; i < 60; i++)
+		if (head[i] != 0)
+			return false;
+	return get32(head + 36) > 0 || get32(head + 40) == 0;
+}
+
 int record_decode(const uint8_t head[RECORD_HEAD], const uint8_t *body, struct payload *payload,
 		  struct record **ret, struct err *e)
 {
@@ -554,7 +563,7 @@ int record_decode(const uint8_t head[RECORD_HEAD], const uint8_t *body, struct p
 	r->payload_len = payload_len;
 	r->payload_crc = get32(head + 40);
 	if (n > RECORD_EFFECTS_MAX || r->group >= VOL_GROUPS_MAX || r->seq == 0 || r->prev_epoch > r->epoch ||
-	    get16(head + 46) != 0 || decode_effects(r, n, &off) < 0)
+	    !reserved_zero(head) || decode_effects(r, n, &off) < 0)
 		return err_set(e, -EBADMSG, "record %u/%llu: its effects are malformed", r->group,
 			       (unsigned long long)r->seq);
 	if (payload) {
