@@ -61,8 +61,8 @@ static void clear_dead(const char *dir)
 	unsigned major, minor;
 	struct stat st;
 
-	if (stat(dir, &st) == 0 || errno != ENOTCONN || !mounted(dir, type, &major, &minor) ||
-	    !streq(type, "fuse.kuayu"))
+	if (stat(dir, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED) ||
+	    !mounted(dir, type, &major, &minor) || !streq(type, "fuse.kuayu"))
 		return;
 	log_warn("%s: a mount whose process is gone is taken away", dir);
 	if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
@@ -292,7 +292,7 @@ int cmd_umount(int argc, char **argv)
 		return argc == 2 ? 0 : 2;
 	}
 	dir = realpath(argv[argc - 1], NULL);
-	if (!dir && errno == ENOTCONN)
+	if (!dir && (errno == ENOTCONN || errno == ECONNABORTED))
 		dir = xstrdup(argv[argc - 1]);
 	if (!dir || !mounted(dir, type, &major, &minor) || !streq(type, "fuse.kuayu")) {
 		fprintf(stderr, "kuayu umount: no volume is mounted on %s\n", argv[argc - 1]);

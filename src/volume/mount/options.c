@@ -146,7 +146,7 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 		return err_set(e, -EINVAL, "'%s' is no name of a volume", words[0]);
 	s->volume = xstrdup(words[0]);
 	s->dir = realpath(words[1], NULL);
-	if (!s->dir && errno != ENOTCONN)
+	if (!s->dir && errno != ENOTCONN && errno != ECONNABORTED)
 		return err_errno(e, -errno, "%s", words[1]);
 	if (!s->dir) /* a dead mount */
 		s->dir = words[1][0] == '/' ? xstrdup(words[1]) : NULL;
