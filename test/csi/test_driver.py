@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 import unittest
 
 import grpc
@@ -280,6 +281,28 @@ class DriverTest(unittest.TestCase):
             self.assertFalse(t.exists())
         self.d.call("Node", "NodeUnstageVolume", volume_id=v.volume_id, staging_target_path=str(self.d.pods / "staging"))
         self.assertEqual([m for m in mount_points() if str(self.d.pods) in m], [])
+
+    def test_it_stops_while_a_volume_hangs(self):
+        d = Driver(fuse=True).start("--volume=factory")
+        self.addCleanup(d.close)
+        self.d.close()
+        self.d = d
+        v = self.create()
+        os.kill(d.fake_pid(), signal.SIGSTOP)
+        try:
+            request = d.pb.NodeStageVolumeRequest(volume_id=v.volume_id, staging_target_path=str(d.pods / "s"), volume_capability=d.capability())
+            stub = d.channel.unary_unary("/csi.v1.Node/NodeStageVolume", request_serializer=type(request).SerializeToString,
+                                         response_deserializer=d.pb.NodeStageVolumeResponse.FromString)
+            waits = stub.future(request, timeout=20)
+            time.sleep(1.5)  # the kernel's cache of names has run out
+            self.assertTrue(d.up())
+            self.assertFalse(waits.done())
+            d.stop()  # within its 10 s
+        finally:
+            os.kill(d.fake_pid(), signal.SIGCONT)
+        d.start("--volume=factory")
+        self.assertEqual(self.create().volume_id, v.volume_id)
+        self.assertEqual(d.mounts_made(), 1)
 
     def test_the_mount_cannot_start(self):
         (self.d.volumes / "factory.fail").touch()

@@ -8,6 +8,8 @@
 
 #include <sys/stat.h>
 
+#define STOP_S 5
+
 struct csi_settings {
 	char *endpoint, *node_id, *name, *store, *state, *mount_command, *volume;
 	char **mount_options;
@@ -49,6 +51,7 @@ static void on_stop(void *ctx)
 {
 	struct role *r = ctx;
 
+	alarm(STOP_S); /* a call that waits for a volume must not keep us; nothing here is lost with the process */
 	r->d.stopping = true;
 	r->d.server = rpc_server_free(r->d.server);
 	mailbox_close(r->stay);

@@ -10,6 +10,7 @@
 #define CONTENT_TYPE "application/vnd.docker.plugins.v1.2+json"
 #define BODY_MAX     ((size_t)1 << 20)
 #define CALLS_MAX    256
+#define STOP_S	     5
 
 struct docker_settings {
 	char *socket, *volume, *store, *state, *mount_command;
@@ -125,6 +126,7 @@ static void on_stop(void *ctx)
 {
 	struct role *r = ctx;
 
+	alarm(STOP_S); /* a call that waits for a volume must not keep us */
 	r->http = http_server_free(r->http);
 }
 
