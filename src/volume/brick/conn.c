@@ -40,8 +40,9 @@ struct seg {
 struct conn_inside {
 	uv_poll_t poll;
 	int fd, events;
-	bool connecting, paused, listed;
-	bool busy; /* inside the owner's frame() */
+	bool connecting, paused, choked,
+		listed; /* choked: not read from because it does not take what is queued */
+	bool busy;	/* inside the owner's frame() */
 	/* in */
 	uint8_t *buf;
 	uint32_t at, end; /* of what is not yet used */
@@ -326,12 +327,36 @@ static void took(struct conn_inside *in, size_t n)
 	in->end += (uint32_t)n;
 }
 
-static void conn_read(struct conn *c)
+/* Not read from: too much of it is in flight, or waits to be taken by it. */
+static bool stopped(const struct conn *c)
+{
+	return c->in->paused || (c->pause_above > 0 && c->in->queued > c->pause_above);
+}
+
+/* The whole frames that are in the buffer. False: the connection is gone. */
+static bool frames(struct conn *c)
 {
 	const char *why = NULL;
+	int r = 1;
+
+	while (r > 0 && !stopped(c)) {
+		r = frame_in(c, &why);
+		if (c->gone)
+			return false;
+	}
+	if (r < 0)
+		bconn_close(c, r, why);
+	c->in->choked =
+		r >
+		0; /* there may be more in the buffer: when it takes its answers, or is not paused any more */
+	return r >= 0;
+}
+
+static void conn_read(struct conn *c)
+{
 	int r;
 
-	for (int round = 0; round < ROUNDS_MAX && !c->in->paused; round++) {
+	for (int round = 0; round < ROUNDS_MAX && !stopped(c); round++) {
 		size_t asked;
 		ssize_t n;
 
@@ -351,14 +376,8 @@ static void conn_read(struct conn *c)
 			return;
 		}
 		took(c->in, (size_t)n);
-		while ((r = frame_in(c, &why)) > 0 && !c->in->paused)
-			;
-		if (c->gone)
+		if (!frames(c))
 			return;
-		if (r < 0) {
-			bconn_close(c, r, why);
-			return;
-		}
 		if ((size_t)n < asked)
 			return;
 	}
@@ -520,6 +539,12 @@ static void conn_flush(struct conn *c)
 		bconn_close(c, -ENOBUFS, "it does not take what is sent to it");
 		return;
 	}
+	/* It takes its answers again. */
+	if (in->choked && !stopped(c)) {
+		in->choked = false;
+		if (!in->busy && in->buf && !frames(c))
+			return;
+	}
 	conn_update(c);
 }
 
@@ -543,7 +568,7 @@ static int turn(struct engine *en)
 /* Answers may have led to more work, which the loop would sleep upon. */
 void engine_turn(struct engine *en)
 {
-	for (int i = 0; i < TURNS_MAX && turn(en) > 0; i++)
+	for (int i = 0; i < TURNS_MAX && (turn(en) > 0 || en->ready); i++)
 		;
 }
 
@@ -582,7 +607,7 @@ static void on_poll(uv_poll_t *p, int status, int events)
 static void conn_update(struct conn *c)
 {
 	struct conn_inside *in = c->in;
-	int events = (in->paused || in->connecting ? 0 : UV_READABLE) |
+	int events = (stopped(c) || in->connecting ? 0 : UV_READABLE) |
 		     (in->connecting || in->seg_n > 0 ? UV_WRITABLE : 0);
 
 	if (events == in->events)
@@ -596,17 +621,12 @@ static void conn_update(struct conn *c)
 
 void bconn_pause(struct conn *c, bool paused)
 {
-	const char *why = NULL;
-	int r;
-
 	if (c->gone || c->in->paused == paused)
 		return;
 	c->in->paused = paused;
-	if (!paused && !c->in->busy) { /* whole frames may wait in the buffer: no event will tell of them */
-		while (!c->gone && !c->in->paused && c->in->buf && (r = frame_in(c, &why)) != 0)
-			if (r < 0)
-				bconn_close(c, r, why);
-	}
+	/* Whole frames may wait in the buffer: no event will tell of them. Inside the owner's frame() the reader above goes on by itself. */
+	if (!paused && !c->in->busy && c->in->buf && !frames(c))
+		return;
 	if (!c->gone)
 		conn_update(c);
 }

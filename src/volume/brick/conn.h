@@ -48,6 +48,7 @@ struct conn {
 	bool dialled, gone;	  /* gone: closed; kept for references only */
 	uint32_t waiting;	  /* the owner's count of operations not yet answered */
 	uint32_t body_limit;	  /* bytes; small until HELLO */
+	uint32_t pause_above;	  /* bytes queued; while more wait it is not read from. 0 = never */
 	uint32_t out_limit;	  /* bytes queued; more: closed with -ENOBUFS */
 	uint64_t since_ms;	  /* uv_now when it was made */
 	struct conn *next, *prev;

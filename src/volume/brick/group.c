@@ -87,11 +87,9 @@ static int on_append(void *ctx, struct record *rec, bool live)
 	if (r < 0) {
 		log_error("volume %s, group %u: record %llu cannot be applied: %s", g->v->name, g->idx,
 			  (unsigned long long)rec->seq, strerror(-r));
-		if (!g->v->error) {
-			g->v->error = r;
-			snprintf(g->v->error_text, sizeof(g->v->error_text), "cannot apply a record: %s",
-				 strerror(-r));
-		}
+		g->append_err = r;
+		g->append_failed = true; /* told to the others of the volume at the end of the turn */
+		grp_mark(g);
 		return r;
 	}
 	g->v->dirty = true;
@@ -395,11 +393,16 @@ static void role_changed(struct grp *g)
 
 void grp_turn_roles(struct brick *b)
 {
-	for (struct grp *g = b->ready; g; g = g->next_ready)
+	for (struct grp *g = b->ready; g; g = g->next_ready) {
+		if (g->append_failed) {
+			g->append_failed = false;
+			vol_failed(g->v, g->append_err, "cannot apply a record");
+		}
 		if (g->changed) {
 			g->changed = false;
 			role_changed(g);
 		}
+	}
 }
 
 static void answer_synced(struct grp *g)

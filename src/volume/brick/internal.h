@@ -177,6 +177,8 @@ struct grp {
 	struct repl *repl;
 	struct replica *replica;
 	struct vfs vfs;
+	bool append_failed;
+	int append_err;
 	bool ready, changed, rolled_back,
 		down; /* ready: listed; changed: role or view; down: its disk failed */
 	struct grp *next_ready;

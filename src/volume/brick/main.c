@@ -7,7 +7,8 @@
 #include <malloc.h>
 #include <sys/stat.h>
 
-#define LEAVE_MS 2000 /* a planned stop hands over its groups; not longer */
+#define CLIENT_QUEUE (8u << 20)
+#define LEAVE_MS     2000 /* a planned stop hands over its groups; not longer */
 
 static const struct setting table[] = {
 	{"data", SETTING_STRING, offsetof(struct settings, data), NULL, 0, 0, "DIR", "where the data lies"},
@@ -95,6 +96,9 @@ static int hello_in(struct conn *c, const struct proto_head *h, const uint8_t *b
 		}
 		/* fall through */
 	case PROTO_CLIENT:
+		/* Answers to what it asked may be many and large: it is not read from while it does not take them. */
+		c->pause_above = CLIENT_QUEUE;
+		c->out_limit = CLIENT_QUEUE + (uint32_t)MIN(b->s.waiting, 256) * PROTO_PAYLOAD_MAX;
 		if (!v || !v->open) {
 			struct proto_head no = {
 				.type = FRAME_HELLO, .flags = FRAME_ANSWER, .status = -ENODEV};
@@ -110,6 +114,7 @@ static int hello_in(struct conn *c, const struct proto_head *h, const uint8_t *b
 		hello_send(b, c, hello.role, h);
 		return peer_hello(c, &hello, why);
 	default:
+		c->pause_above = CLIENT_QUEUE;
 		break;
 	}
 	hello_send(b, c, hello.role, h);

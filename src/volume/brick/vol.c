@@ -7,6 +7,7 @@
 #include "volume/brick/internal.h"
 
 #define RETRY_OPEN_MS 3000
+#define REOPEN_MS     5000 /* after a disk error */
 #define INDEX_KEEP    200000
 #define INDEX_MAX     4000000
 #define INDEX_STEP    10000
@@ -259,6 +260,7 @@ void vol_failed(struct vol *v, int err, const char *what)
 {
 	uint64_t now = clock_ms();
 
+	v->retry_open_ms = now + REOPEN_MS;
 	if (!v->error)
 		log_error("volume %s: %s: %s; this brick leaves the in-sync sets", v->name, what,
 			  strerror(-err));
@@ -314,11 +316,25 @@ static void forget(struct grp *g)
 	bstore_mark_dirty(g->v->store);
 }
 
+static bool all_out(const struct vol *v)
+{
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
+		if (v->grp[i] && repl_role(v->grp[i]->repl) != REPL_OUT)
+			return false;
+	return true;
+}
+
 static void vol_tick(struct vol *v, uint64_t now)
 {
 	if (!v->open) {
 		if (started(v) && v->error && now >= v->retry_open_ms && find_self(v))
 			vol_open(v);
+		return;
+	}
+	if (v->error && now >= v->retry_open_ms &&
+	    all_out(v)) { /* a disk that was full has room, or the fault has passed: as after a restart */
+		log_info("volume %s: opened again after: %s", v->name, v->error_text);
+		vol_close(v);
 		return;
 	}
 	sessions_tick(v, now);

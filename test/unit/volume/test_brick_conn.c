@@ -18,6 +18,7 @@ static struct {
 	struct conn *c;
 	int port, frames, closed, closed_err, turn_err, echo;
 	uint64_t sum; /* of requests */
+	struct payload *answer;
 	char why[128];
 } t;
 
@@ -49,7 +50,7 @@ static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *b
 		struct proto_head a = *h;
 
 		a.flags = FRAME_ANSWER;
-		bconn_send(c, &a, body, h->body_len, payload);
+		bconn_send(c, &a, body, h->body_len, t.answer ? t.answer : payload);
 	}
 	return 0;
 }
@@ -327,6 +328,46 @@ static void slow_receiver(void **state)
 	close(fd);
 }
 
+/* Short questions with long answers that are not taken: it is not read from, and goes on when they are. */
+static void choked(void **state)
+{
+	_cleanup_buf_ struct buf b = {0};
+	int fd = open_with_hello(), handled;
+	size_t got = 0, want;
+	uint8_t part[65536];
+
+	(void)state;
+	t.echo = 1;
+	t.answer = payload_new(65536);
+	t.c->pause_above = 1 << 20;
+	for (uint64_t i = 1; i <= 500; i++)
+		frame(&b, i, 10, 0);
+	want = 500 * (PROTO_HEAD + 10 + (size_t)t.answer->len);
+	assert_int_equal(send(fd, b.data, b.len, MSG_NOSIGNAL), (ssize_t)b.len);
+	spin(300);
+	handled = t.frames;
+	assert_in_range(handled, 16, 400);
+	assert_true(bconn_queued(t.c) <= t.c->pause_above + 2 * t.answer->len);
+	spin(300);
+	assert_int_equal(t.frames, handled);
+	for (int idle = 0; got < want && idle < 100000; idle++) {
+		ssize_t n = recv(fd, part, sizeof(part), 0);
+
+		if (n > 0) {
+			got += (size_t)n;
+			idle = 0;
+		}
+		spin(1);
+		assert_true(!t.c || bconn_queued(t.c) <= t.c->pause_above + 2 * t.answer->len);
+	}
+	assert_int_equal(got, want);
+	assert_int_equal(t.frames, 500);
+	assert_int_equal(t.closed, 0);
+	t.answer = payload_unref(t.answer);
+	close(fd);
+	spin(5);
+}
+
 static void paused(void **state)
 {
 	_cleanup_buf_ struct buf b = {0};
@@ -424,5 +465,5 @@ static void busiest(void **state)
 #define CONN_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 TEST_MAIN(CONN_TEST(pieces), CONN_TEST(every_cut), CONN_TEST(echoed), CONN_TEST(no_frames),
-	  CONN_TEST(first_frame), CONN_TEST(slow_receiver), CONN_TEST(paused), CONN_TEST(failed_turn),
-	  CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
+	  CONN_TEST(first_frame), CONN_TEST(slow_receiver), CONN_TEST(choked), CONN_TEST(paused),
+	  CONN_TEST(failed_turn), CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
