@@ -6,7 +6,9 @@
  * do. What lies behind that bound, or is damaged while the brick runs, is met by the checksum, or by a crash of the brick, whose restart walks again. */
 #include "volume/bstore/internal.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #define WALK_MS	    2000 /* of the child; it is killed after twice that */
@@ -137,8 +139,6 @@ static int walk_in_child(const char *path)
 
 	if (r == 0)
 		r = mdb_env_open(env, path, MDB_RDONLY | MDB_NOLOCK | MDB_NORDAHEAD, 0600);
-	if (r == ENOENT)
-		return 0; /* a new folder */
 	if (r == 0)
 		r = mdb_txn_begin(env, NULL, MDB_RDONLY, &t);
 	if (r == 0)
@@ -153,12 +153,12 @@ static int walk_in_child(const char *path)
 			if (r == 0 && i == 1 && !env_value_ok(&k, &v))
 				r = MDB_CORRUPTED;
 			if (n % 1024 == 0 && clock_ms() > end)
-				return r == 0 ? 0 : 3;
+				return r >= 0 ? 0 : 3;
 		}
 		if (r == MDB_NOTFOUND)
 			r = 0;
 	}
-	return r == 0 ? 0 : 3;
+	return r >= 0 ? 0 : 3; /* what the system says, a disk error say, the opening itself will meet */
 }
 
 static int walk(const char *path, struct err *e)
@@ -170,6 +170,9 @@ static int walk(const char *path, struct err *e)
 	if (pid < 0)
 		return 0; /* no memory for a child: then without */
 	if (pid == 0) {
+		/* Neither outlives the brick, nor keeps its lock and connections. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close_range(3, ~0u, 0);
 		signal(SIGSEGV, SIG_DFL);
 		signal(SIGBUS, SIG_DFL);
 		signal(SIGABRT, SIG_DFL);
@@ -191,14 +194,25 @@ static int walk(const char *path, struct err *e)
 		path);
 }
 
+static int sync_folder(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 int env_open(struct bstore *b, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/meta", b->dir);
+	/* The log's folder is made after this: without it nothing was ever kept, and a power loss in the middle of the very first start may have left anything. */
+	bool first = faccessat(b->dir_fd, "log", F_OK, 0) < 0 && errno == ENOENT;
 	MDB_txn *t;
-	int r = dir_make(path, 0700, e);
+	int r = first ? dir_remove(path, e) : 0;
 
 	if (r == 0)
-		r = walk(path, e);
+		r = dir_make(path, 0700, e);
+	if (r == 0)
+		r = first ? sync_folder(b->dir) : walk(path, e);
 	if (r < 0)
 		return r;
 	r = mdb_env_create(&b->env);
@@ -217,6 +231,10 @@ int env_open(struct bstore *b, struct err *e)
 		else
 			mdb_txn_abort(t);
 	}
+	if (r == 0)
+		r = mdb_env_sync(b->env, 1);
+	if (r == 0 && first && sync_folder(path) < 0)
+		r = EIO;
 	if (r != 0)
 		return err_set(e, mdb_errno(r) ? mdb_errno(r) : -EIO,
 			       "the metadata store %s cannot be opened: %s; move the brick's folder away and "
