@@ -37,14 +37,13 @@ def options(argv):
     p.add_argument("--full", action="store_true", help="10 GiB once, on the disk, too")
     p.add_argument("--works", help="comma separated: " + ", ".join([*UNITS, "delay"]))
     p.add_argument("--peers", help="comma separated, of: " + ", ".join(CONTENDERS))
-    p.add_argument("--runs", type=int, default=5, help="each contender in turn, this often; medians are shown (5)")
+    p.add_argument("--runs", type=int, help="each contender in turn, this often; medians are shown (5)")
     p.add_argument("--slow-runs", type=int, default=1, help="heal, stall and sharding works only in that many runs (1)")
     p.add_argument("--bricks", choices=("tmpfs", "disk", "both"), default="both")
     p.add_argument("--size", type=int, help="MiB of the big file (2048)", dest="size_mib")
     p.add_argument("--json", type=Path, default=OUT / "storage.json", help="where the result goes")
     a = p.parse_args(argv)
-    if a.quick:
-        a.runs = 1
+    a.runs = a.runs or (1 if a.quick else 5)
     a.size_mib = a.size_mib or (256 if a.quick else 2048)
     a.seconds, a.files = (1, 500) if a.quick else (5, 2000)
     a.heal_mib, a.delay_mib = min(a.size_mib, 128 if a.quick else 1024), min(a.size_mib, 128 if a.quick else 512)
