@@ -59,6 +59,19 @@ def unmount(path, seconds=10):
     return False
 
 
+def sweep():
+    """Removes mounts and folders of clusters whose program was killed; its processes have ended with it."""
+    for folder in [*Path("/var/tmp").glob("kuayu-volume-*-*"), *Path("/dev/shm").glob("kuayu-volume-*-*")]:
+        pid = folder.name.split("-")[2]
+        if not pid.isdigit() or os.path.exists(f"/proc/{pid}") or (folder / "kept").exists():
+            continue
+        with open("/proc/self/mountinfo") as f:
+            below = [p for p in (line.split()[4] for line in f) if p.startswith(f"{folder}/")]
+        for path in reversed(below):
+            unmount(path, 1)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Process:
     """A child with a log; ends with its parent. Started again by start()."""
 
@@ -158,9 +171,10 @@ class VolumeCluster:
         self.volume_name, self.replica, self.stripe, self.env = volume, replica, stripe, env
         self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
         self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"
-        self.dir = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/var/tmp"))
+        sweep()
+        self.dir = Path(tempfile.mkdtemp(prefix=f"kuayu-volume-{os.getpid()}-", dir="/var/tmp"))
         self.dir.chmod(0o755)  # mounts below it are for every user
-        self.memory = Path(tempfile.mkdtemp(prefix="kuayu-volume-", dir="/dev/shm"))
+        self.memory = Path(tempfile.mkdtemp(prefix=f"kuayu-volume-{os.getpid()}-", dir="/dev/shm"))
         self.bricks_in = Path(bricks_in) if bricks_in else (self.memory if bricks == "tmpfs" else self.dir) / "bricks"
         self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
         try:
@@ -254,6 +268,8 @@ class VolumeCluster:
             self.network.close()
         left += [f"mount {p}" for p in self._mounts_below()]
         if self.keep:
+            for folder in (self.dir, self.memory):
+                (folder / "kept").touch()
             print(f"kept: {self.dir} {self.memory}")
         elif not left:
             shutil.rmtree(self.memory, ignore_errors=True)
