@@ -276,27 +276,32 @@ int replica_delta_begin(struct replica *r, bool continued, uint64_t *ret_since)
 
 /* ---- receiver: items ---- */
 
-/* The bad blocks of the stripe in scratch as ranges of at most 1 MiB; what does not go in is found by replica_bad_next. */
+/* The bad blocks of the stripe in scratch as ranges: what lies between the first and the last one of each 64 KiB, joined where they touch, at most
+ * 1 MiB. What does not go in is found by replica_bad_next. */
 static size_t bad_ranges(struct replica *r, const struct stripe *st, struct pull_range *out)
 {
 	uint32_t per = PULL_ALIGN / VOL_BLOCK, blocks = r->scratch->blocks;
 	size_t n = 0;
 
 	for (uint32_t i = 0; i < blocks; i += per) {
-		uint64_t off = (st->first + i) * VOL_BLOCK;
-		bool bad = false;
+		uint32_t stop = MIN(i + per, blocks), first = i, last = stop;
+		uint64_t off;
 
-		for (uint32_t j = i; j < MIN(i + per, blocks); j++)
-			bad = bad || r->scratch->crc[j] == BLOCK_CRC_BAD;
-		if (!bad)
+		while (first < stop && r->scratch->crc[first] != BLOCK_CRC_BAD)
+			first++;
+		if (first == stop)
 			continue;
-		if (n > 0 && out[n - 1].off + out[n - 1].len == off && out[n - 1].len < 1u << 20) {
-			out[n - 1].len += PULL_ALIGN;
+		while (r->scratch->crc[last - 1] != BLOCK_CRC_BAD)
+			last--;
+		off = (st->first + first) * VOL_BLOCK;
+		if (n > 0 && out[n - 1].off + out[n - 1].len == off &&
+		    out[n - 1].len <= (1u << 20) - PULL_ALIGN) {
+			out[n - 1].len += (last - first) * VOL_BLOCK;
 			continue;
 		}
 		if (n == PULL_RANGES_MAX)
 			break;
-		out[n++] = (struct pull_range){.ino = st->ino, .off = off, .len = PULL_ALIGN};
+		out[n++] = (struct pull_range){.ino = st->ino, .off = off, .len = (last - first) * VOL_BLOCK};
 	}
 	return n;
 }

@@ -148,8 +148,8 @@ int replica_delta_wipe(struct replica *r);
 /* Keeps what is newer. For an S key that differs the blocks to fetch are reported; they are bad here until replica_pull_data brings them. */
 struct pull_range {
 	struct vol_ino ino;
-	uint64_t off; /* multiple of 64 KiB */
-	uint32_t len; /* multiple of 64 KiB, within one stripe */
+	uint64_t off; /* multiple of VOL_BLOCK */
+	uint32_t len; /* multiple of VOL_BLOCK, at most 1 MiB, within one stripe */
 	uint64_t
 		seq; /* set by replica_pull_begin: the source must have applied this much before it reads (else it answers -EAGAIN) */
 };

@@ -328,8 +328,8 @@ static void repair_known(struct vol *v)
 			if (replica_bad_next(g->replica, &ino, &off, ranges, &n) < 0)
 				break;
 			for (size_t k = 0; k < n && v->b->repairs < REPAIRS_MAX / 2; k++)
-				for (uint64_t at = ranges[k].off; at < ranges[k].off + ranges[k].len;
-				     at += REPAIR_LEN)
+				for (uint64_t at = ranges[k].off / REPAIR_LEN * REPAIR_LEN;
+				     at < ranges[k].off + ranges[k].len; at += REPAIR_LEN)
 					repair_block(g, &ranges[k].ino, at, NULL, NULL);
 		}
 	}
