@@ -330,10 +330,13 @@ int rename_step(struct vfs *v, const struct intent *in, struct vfs_op *ret)
 		return 0;
 	case TOUCH:
 	case TOUCH2:
-		*ret = (struct vfs_op){.type = VFS_STEP_TOUCH,
-				       .ino = in->state == TOUCH ? in->moved.ino : in->replaced.ino,
-				       .attr = {.ctime_ns = in->when,
-						.up = in->state == TOUCH ? op->ino2.folder : op->ino.folder}};
+		*ret = (struct vfs_op){
+			.type = VFS_STEP_TOUCH,
+			/* The parent only where the name is locked meanwhile: else it may have moved on. */
+			.set = other_folder(in),
+			.ino = in->state == TOUCH ? in->moved.ino : in->replaced.ino,
+			.attr = {.ctime_ns = in->when,
+				 .up = in->state == TOUCH ? op->ino2.folder : op->ino.folder}};
 		return 0;
 	case COUNT:
 		*ret = (struct vfs_op){.type = VFS_STEP_LINK_COUNT, .ino = in->replaced.ino, .set = 2};
@@ -540,7 +543,7 @@ int do_step_touch(struct tx *t)
 	if (r < 0)
 		return r;
 	in.a.ctime_ns = MAX(in.a.ctime_ns, op->attr.ctime_ns);
-	if (S_ISDIR(in.a.mode))
+	if (S_ISDIR(in.a.mode) && op->set)
 		in.a.up = op->attr.up;
 	r = inode_put(t, &in);
 	t->res->attr = in.a;

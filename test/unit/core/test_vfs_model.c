@@ -111,9 +111,14 @@ static bool name_hot(const struct play *y, int dir, int name)
 
 static bool node_hot(const struct play *y, int node)
 {
-	for (int i = 0; i < PENDING; i++)
-		if (y->p[i].used && (y->p[i].node == node || y->p[i].node2 == node))
+	for (int i = 0; i < PENDING; i++) {
+		const struct pending *p = &y->p[i];
+
+		if (p->used && (p->node == node || p->node2 == node))
 			return true;
+		if (p->used && p->dir2 >= 0 && !p->committed && y->at[p->dir2][p->name2] == node)
+			return true; /* came there since the rename began: it is what will be replaced */
+	}
 	return false;
 }
 
@@ -345,6 +350,10 @@ static void run(struct play *y, int slot, struct pending *p)
 	if (r == 0)
 		happened(y, p, &res);
 	vfs_result_done(&res);
+	if (r != -EAGAIN && pick(y, 4) == 0) { /* the answer was lost: the client asks again */
+		check(y, world_exec(y->w, &p->op, &res) == r && !res.intent && y->w->last_effects == 0);
+		vfs_result_done(&res);
+	}
 }
 
 static void ended(struct play *y, struct pending *p, struct vfs_result *res)
