@@ -349,7 +349,7 @@ static void read_folder(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
 	}
 	pthread_mutex_unlock(&h->lock); /* behind the reply the handle may be gone */
 	if (r < 0)
-		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
+		fuse_reply_err(req, -r);
 	else
 		r = fuse_reply_buf(req, p.out, p.len);
 	gate_out(m);

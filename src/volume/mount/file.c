@@ -71,7 +71,7 @@ void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		if (fuse_reply_open(req, fi) < 0)
 			atomic_fetch_sub(&n->opens, 1);
 	} else
-		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
+		fuse_reply_err(req, r == -ENOENT ? meta_gone(req) : -r);
 	atomic_fetch_sub(&n->opens, 1);
 }
 

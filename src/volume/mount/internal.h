@@ -193,6 +193,7 @@ void folder_list(struct mount *m, struct node *folder); /* tries to know all its
 
 /* ---- meta.c ---- */
 int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_attr *ret, bool *ret_keep);
+int meta_gone(fuse_req_t req); /* ESTALE or ENOENT */
 void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
 void ll_readlink(fuse_req_t req, fuse_ino_t ino);

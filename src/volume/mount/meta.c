@@ -2,6 +2,8 @@
 /* Attributes, symbolic links, extended attributes, space. */
 #include "volume/mount/internal.h"
 
+#define GONE_AGAIN_MS 200
+
 /* Attributes of a node: what is known under the lease, else asked for. Call with the gate open; the reply of a caller that keeps needs the gate:
  * the caller looks with cache_learn(NULL) again inside it. */
 int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_attr *ret, bool *ret_keep)
@@ -28,6 +30,23 @@ int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_att
 	return r;
 }
 
+/* The inode of a path is gone: ESTALE, and the kernel walks the path once more with fresh lookups. A thread that meets the next removed inode
+ * right then (others make and remove the same folders all the time) is told ENOENT, as on a local file system; programs never see ESTALE for it. */
+int meta_gone(fuse_req_t req)
+{
+	static _Atomic uint64_t told[256]; /* thread id << 32 | time in ms */
+	uint64_t tid = (uint32_t)fuse_req_ctx(req)->pid, now = clock_ms() & UINT32_MAX;
+	_Atomic uint64_t *t = &told[tid % ARRAY_SIZE(told)];
+	uint64_t before = atomic_load(t);
+
+	if (before >> 32 == tid && (uint32_t)(now - before) < GONE_AGAIN_MS) {
+		atomic_store(t, 0);
+		return ENOENT;
+	}
+	atomic_store(t, tid << 32 | now);
+	return ESTALE;
+}
+
 void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
@@ -39,7 +58,7 @@ void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	(void)fi;
 	if (r < 0) {
-		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
+		fuse_reply_err(req, r == -ENOENT ? meta_gone(req) : -r);
 		return;
 	}
 	gate_in(m);
