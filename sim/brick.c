@@ -546,8 +546,10 @@ static void start_member(struct sim *s, struct member *m)
 	m->bad_disk = false;
 	m->sync_at = 0;
 	m->r = repl_new(&c, &io, m);
-	if (m->st.mem.dirty)
+	if (m->st.mem.dirty) {
 		m->st.mem.pos = (struct repl_pos){0, 0};
+		m->st.mem.committed = 0;
+	}
 	repl_start(m->r, m->st.mem.pos, m->st.mem.committed, m->st.sure, brick_ms(s, m->brick));
 	trace(s, "brick %u group %u: starts at %llu/%llu, committed %llu%s", m->brick, m->group,
 	      (unsigned long long)m->st.mem.pos.epoch, (unsigned long long)m->st.mem.pos.seq,

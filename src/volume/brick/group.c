@@ -70,7 +70,6 @@ static void on_send(void *ctx, const struct repl_msg *m)
 	struct proto_head h = {.type = FRAME_REPL, .volume = g->v->tag, .group = g->idx, .epoch = m->epoch};
 	struct payload *p = m->record ? m->record->payload : NULL;
 
-	/* A record whose data is in its file only cannot be sent again: the member gets a delta. */
 	if (!c || (m->record && m->record->payload_len > 0 && !p))
 		return;
 	if (m->record)
@@ -196,7 +195,10 @@ static struct record *on_fetch(void *ctx, uint64_t seq)
 {
 	struct grp *g = ctx;
 
-	return record_ref(bstore_fetch(g->v->store, g->idx, seq));
+	struct record *rec = bstore_fetch(g->v->store, g->idx, seq);
+
+	/* One whose data is in its file only (a replayed one) cannot be sent again: the member gets a delta. */
+	return rec && rec->payload_len > 0 && !rec->payload ? NULL : record_ref(rec);
 }
 
 static void on_sure(void *ctx, bool sure)
@@ -266,6 +268,10 @@ void grp_start(struct grp *g)
 {
 	struct repl_pos pos = {g->replica->epoch, g->replica->seq};
 	uint64_t committed = bstore_committed(g->v->store, g->idx), now = clock_ms();
+
+	/* A catching up that was not finished: the keys are no prefix of anything. Everything is compared. */
+	if (g->replica->dirty)
+		pos = (struct repl_pos){0, 0};
 
 	g->committed = g->safe = committed;
 	g->grace_ms = g->v->b->start_ms + LEASE_END_MS;

@@ -292,7 +292,13 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 	}
 	if (rec->n == 0) {
 		record_unref(rec);
-		if (o->res.intent) /* asked again: it is still at work */
+		/* It makes no record, so nothing else judges it: below the write quorum nothing is acknowledged (a retry's kept answer), and who has lost its leases
+		 * does not know what is there (a failure). */
+		if (!repl_may_read(g->repl, clock_ms()))
+			op_refuse(o, -EAGAIN);
+		else if (!repl_may_write(g->repl))
+			op_refuse(o, -EROFS);
+		else if (o->res.intent) /* asked again: it is still at work */
 			intent_attach(o, o->res.intent_id, repl_pos(g->repl).seq);
 		else /* an answer of before, or a failure that is not kept: what it saw must be committed */
 			op_wait_read(o, repl_pos(g->repl).seq);
