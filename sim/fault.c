@@ -46,6 +46,25 @@ static void after(struct sim *s, uint64_t us, void (*fn)(struct sim *, struct ev
 	event_new(s, us, fn)->a = a;
 }
 
+/* brick `to` is told that the connection of `from` was closed and that it refuses new ones: true after a crash, and sometimes not. */
+static void reset(struct sim *s, struct event *e)
+{
+	for (uint8_t g = 0; g < s->o.groups; g++) {
+		struct member *m = &s->brick[e->brick].m[g];
+
+		repl_on_peer_down(m->r, s->brick[e->a].m[g].index, brick_ms(s, e->brick));
+		member_deltas(m);
+	}
+}
+
+static void tell_reset(struct sim *s, uint8_t from, uint8_t to)
+{
+	struct event *e = event_new(s, rnd_us(s, 2 * MS), reset);
+
+	e->brick = to;
+	e->a = from;
+}
+
 static void crash(struct sim *s, uint8_t b, bool power)
 {
 	if (!s->brick[b].up)
@@ -56,6 +75,9 @@ static void crash(struct sim *s, uint8_t b, bool power)
 	else
 		s->count.crashes++;
 	after(s, how_long(s), restart, b);
+	for (uint8_t i = 0; i < s->o.n; i++)
+		if (i != b && !power && rnd_in(s, 700000))
+			tell_reset(s, b, i);
 }
 
 static void cut_links(struct sim *s, bool one_way)
@@ -167,6 +189,15 @@ static void strike(struct sim *s, struct event *e)
 		leave(s, b);
 		after(s, 1000 * MS, down_later, b);
 		break;
+	case 10: {
+		uint8_t c = (uint8_t)rnd_below(s, o->n);
+
+		trace(s, "brick %u: its connections are reset", b);
+		for (uint8_t i = 0; i < o->n; i++)
+			if (i != b && (i == c || rnd_in(s, 500000)))
+				tell_reset(s, b, i);
+		break;
+	}
 	default:
 		break;
 	}

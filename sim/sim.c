@@ -187,6 +187,7 @@ static void choose(struct sim *s)
 	o->p_disk = pick(s, (const uint32_t[]){0, 0, 20}, 3);
 	o->p_slow = pick(s, some, 5);
 	o->p_leave = pick(s, (const uint32_t[]){0, 0, 30}, 3);
+	o->p_reset = pick(s, (const uint32_t[]){0, 0, 60}, 3);
 }
 
 static void describe(struct sim *s)

@@ -157,7 +157,8 @@ struct options {
 	uint8_t n, groups, clients, write_quorum;
 	bool backup_reads, fifo, keep_recent, strict_unsure;
 	uint32_t duration_ms, loss, dup, spike, cas_lost, etcd_delay_us, net_us, fault_ms, handback_ms;
-	uint32_t p_crash, p_power, p_power_all, p_stop, p_part, p_oneway, p_etcd, p_disk, p_slow, p_leave;
+	uint32_t p_crash, p_power, p_power_all, p_stop, p_part, p_oneway, p_etcd, p_disk, p_slow, p_leave,
+		p_reset;
 };
 
 struct sim {

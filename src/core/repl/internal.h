@@ -37,6 +37,11 @@ struct peer {
 	bool bad;		      /* in the set, but must not be: remove */
 	uint64_t acked, next, synced; /* next = first seq not sent */
 	uint64_t sync_sent;
+	/* A CUT with a gap told it that records follow behind `base`; 0 once it has answered (acked is then what it has of them). acked itself moves by the
+	 * member's own words only: it may never have taken that CUT. */
+	uint64_t base;
+	uint64_t
+		attempt; /* stamp of the message that began this catching up: earlier positions speak of another attempt */
 	uint64_t resend_ms, sync_ms;
 	uint64_t lag_ms;      /* since when acked has not moved although more was sent */
 	uint64_t lease_until; /* it granted me */

@@ -149,7 +149,7 @@ static void new_life(struct repl *r, struct peer *p, uint64_t life)
 	p->stamp = 0;
 	p->said = false;
 	p->matched = false;
-	p->acked = p->synced = p->sync_sent = 0;
+	p->acked = p->synced = p->sync_sent = p->base = p->attempt = 0;
 	if (p->st == PEER_LIVE || p->st == PEER_JOINING)
 		p->st = PEER_OUT;
 }

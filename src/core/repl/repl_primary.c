@@ -40,10 +40,16 @@ uint64_t primary_join_floor(const struct repl *r)
 
 /* ---- sending ---- */
 
+/* Where the records that were sent to this member begin to be not known as there. */
+static uint64_t reached(const struct peer *p)
+{
+	return p->base ? p->base : p->acked;
+}
+
 /* Records that this member may have now: all of them in (or on its way into) the set, committed ones while it pulls a delta. */
 static uint64_t limit(const struct repl *r, const struct peer *p)
 {
-	return p->st == PEER_LIVE ? MIN(r->committed, p->acked + LIVE_AHEAD) : r->pos.seq;
+	return p->st == PEER_LIVE ? MIN(r->committed, reached(p) + LIVE_AHEAD) : r->pos.seq;
 }
 
 static void restart_peer(struct repl *r, uint8_t i, uint64_t now)
@@ -63,7 +69,7 @@ static void pump(struct repl *r, uint8_t i, uint64_t now)
 	if (p->st == PEER_OUT || !p->matched)
 		return;
 	end = limit(r, p);
-	if (p->next <= end && p->acked + 1 == p->next)
+	if (p->next <= end && reached(p) + 1 == p->next)
 		p->lag_ms = now;
 	while (p->next <= end) {
 		struct repl_msg m = {.type = REPL_MSG_APPEND};
@@ -194,6 +200,7 @@ void primary_begin(struct repl *r, bool again, uint8_t before, uint64_t now)
 			continue;
 		if (!again) {
 			p->matched = p->bad = false;
+			p->base = p->attempt = 0;
 			p->acked = p->synced = p->sync_sent = p->lease_until = p->granted_ms = 0;
 			p->st = in ? PEER_ISR : PEER_OUT;
 			p->heard_ms = p->lag_ms = now;
@@ -276,8 +283,11 @@ void primary_on_pos(struct repl *r, uint8_t from, const struct repl_msg *m, uint
 			restart_peer(r, from, now);
 		return;
 	}
-	if (!p->matched) {
+	if (m->stamp < p->attempt)
+		return;
+	if (!p->matched || p->base > 0) {
 		p->matched = true;
+		p->base = 0;
 		p->acked = at.seq;
 		p->next = at.seq + 1;
 		p->lag_ms = now;
@@ -328,7 +338,9 @@ void primary_on_hello(struct repl *r, uint8_t from, const struct repl_msg *m, ui
 	p->st = PEER_LIVE;
 	p->matched = true;
 	p->bad = false;
-	p->acked = cut.live.seq;
+	p->acked = cut.cut.seq;
+	p->base = cut.live.seq > cut.cut.seq ? cut.live.seq : 0;
+	p->attempt = m->stamp;
 	p->next = cut.live.seq + 1;
 	p->synced = p->sync_sent = 0;
 	p->lag_ms = now;
@@ -344,10 +356,16 @@ void primary_on_caught_up(struct repl *r, uint8_t from, const struct repl_msg *m
 		return;
 	p->heard_ms = now;
 	if (p->st == PEER_LIVE) {
+		if (m->stamp < p->attempt)
+			return;
 		p->st = PEER_JOINING;
 		p->lag_ms = now;
-	}
-	if (at.seq > p->acked) {
+		p->attempt = m->stamp;
+		p->base = 0;
+		p->synced = 0;
+		p->acked = at.seq;
+		p->next = at.seq + 1;
+	} else if (at.seq > p->acked) {
 		p->acked = at.seq;
 		p->next = MAX(p->next, at.seq + 1);
 	}
@@ -463,9 +481,9 @@ static void resend(struct repl *r, uint64_t now)
 
 		if (i == r->c.self || p->st == PEER_OUT || !p->matched)
 			continue;
-		if (p->acked + 1 < p->next && now - p->lag_ms >= RESEND_MS &&
+		if (reached(p) + 1 < p->next && now - p->lag_ms >= RESEND_MS &&
 		    now - p->resend_ms >= RESEND_MS && now - p->heard_ms <= r->c.suspect_ms) {
-			p->next = p->acked + 1;
+			p->next = reached(p) + 1;
 			p->resend_ms = now;
 		}
 		pump(r, i, now);
