@@ -192,6 +192,15 @@ static void strike(struct sim *s, struct event *e)
 	case 10: {
 		uint8_t c = (uint8_t)rnd_below(s, o->n);
 
+		/* By something between that lets nothing through any more, half of the time: it goes on alone, and must not be believed dead. */
+		if (rnd_in(s, 500000)) {
+			for (uint8_t i = 0; i < o->n; i++)
+				if (i != b)
+					s->cut[b][i] = s->cut[i][b] = true;
+			s->cut_etcd[b] = true;
+			after(s, how_long(s), etcd_back, b);
+			after(s, how_long(s), mend_links, 0);
+		}
 		trace(s, "brick %u: its connections are reset", b);
 		for (uint8_t i = 0; i < o->n; i++)
 			if (i != b && (i == c || rnd_in(s, 500000)))

@@ -20,7 +20,6 @@ FOUND_BY = {
     "divergent_tail_kept": {"replicas_converge", "committed_never_lost"},
     "old_epoch_append": {"fenced"},
     "fsync_of_the_primary_only": {"fsync_durable"},
-    "late_join_without_lease": {"linearizable"},
     "retry_done_again": {"exactly_once"},
 }
 CC = ["cc", "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-I", "src", "-I", "."]
