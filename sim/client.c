@@ -43,9 +43,11 @@ static void ask(struct sim *s, struct client *c)
 	}
 	if (c->op->type == OP_READ && s->o.backup_reads && rnd_in(s, 500000))
 		b = (uint8_t)rnd_below(s, s->o.n);
+	else if (rnd_in(s, 100000))
+		b = c->guess[c->op->group] = (uint8_t)rnd_below(s, s->o.n); /* it has heard of something */
 	c->try_id = ++s->next_try;
 	c->tries++;
-	e = event_new(s, TRY_MS * MS, try_over);
+	e = event_new(s, TRY_MS * MS / (1 + rnd_below(s, 8)), try_over);
 	e->a = c->id;
 	e->u = c->try_id;
 	if (rnd_in(s, s->calm ? 0 : s->o.loss))
