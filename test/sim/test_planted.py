@@ -15,7 +15,7 @@ RUNS = 4000
 # Which checkers may be the one that finds it; several where a run decides what is seen first.
 FOUND_BY = {
     "commit_before_all_acks": {"committed_never_lost", "exactly_once", "linearizable"},
-    "reads_without_lease": {"linearizable"},
+    "reads_without_lease": {"linearizable", "committed_never_lost"},
     "unsure_promotes_itself": {"committed_never_lost", "fsync_durable", "one_primary_an_epoch"},
     "divergent_tail_kept": {"replicas_converge", "committed_never_lost"},
     "old_epoch_append": {"fenced"},
