@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Histories under faults, on real processes: writers and readers with unique values on two mounts while bricks are killed, stopped and started again; then
+every block's history must be explained by one order that respects real time (as sim/check_linear.c judges), and no block may be torn."""
+import mmap
+import multiprocessing
+import os
+import random
+import struct
+import time
+import unittest
+
+from test.volume.cluster import VolumeCluster
+
+SECONDS = float(os.environ.get("KUAYU_HISTORY_SECONDS", "40"))
+FILES, BLOCKS, BLOCK, WORKERS = 3, 4, 4096, 4
+FOREVER = float("inf")
+
+
+def work(folder, worker, end, seed):
+    """(kind, register, value, start, end) a call; end FOREVER = failed: a write may have happened, now or later. Direct I/O: no page cache answers."""
+    rng, history, n = random.Random(seed), [], 0
+    fds = [os.open(folder / f"f{i}", os.O_RDWR | os.O_DIRECT) for i in range(FILES)]
+    buffer = mmap.mmap(-1, BLOCK)
+    while time.monotonic() < end:
+        f, b = rng.randrange(FILES), rng.randrange(BLOCKS)
+        writes = rng.random() < 0.5
+        n += 1
+        value = worker << 32 | n
+        start = time.monotonic()
+        try:
+            if writes:
+                buffer[:] = struct.pack("<Q", value) * (BLOCK // 8)
+                os.pwritev(fds[f], [buffer], b * BLOCK)
+            else:
+                got = os.preadv(fds[f], [buffer], b * BLOCK)
+                words = set(struct.unpack(f"<{BLOCK // 8}Q", buffer[:])) if got == BLOCK else {-2}
+                value = words.pop() if len(words) == 1 else -1  # -1: torn; -2: short
+            history.append((writes, (f, b), value, start, time.monotonic()))
+        except OSError:
+            history.append((writes, (f, b), value, start, FOREVER))
+    for fd in fds:
+        os.close(fd)
+    return history
+
+
+def explain(history):
+    """None, or what cannot be: clusters of a write and its reads (Gibbons and Korach 1997), for one block."""
+    first, last = {0: 0.0}, {0: 0.0}  # value: earliest end, latest start
+    started, used = {0: 0.0}, {0}
+    for writes, value, start, end in history:
+        if writes:
+            first[value], last[value], started[value] = end, start, start
+            if end != FOREVER:
+                used.add(value)
+    for writes, value, start, end in history:
+        if writes or end == FOREVER:
+            continue
+        if value not in started or end < started[value]:
+            return f"{value:#x} was read before it was written, or never was"
+        used.add(value)
+        first[value], last[value] = min(first[value], end), max(last[value], start)
+    reach, holder = -1.0, None
+    for value in sorted(used, key=lambda v: min(first[v], last[v])):
+        low, high = sorted((first[value], last[value]))
+        if holder is not None and (low if first[value] < last[value] else high) < reach:
+            return f"{value:#x} was there while {holder:#x} was"
+        if first[value] < last[value] and high > reach:
+            reach, holder = high, value
+    return None
+
+
+class Explain(unittest.TestCase):
+    def test_the_judge(self):
+        self.assertIsNone(explain([(True, 1, 1, 2), (False, 1, 3, 4), (True, 2, 3.5, 5), (False, 2, 4.5, 6)]))
+        self.assertIsNotNone(explain([(True, 1, 1, 2), (True, 2, 3, 4), (False, 1, 5, 6)]))  # stale
+        self.assertIsNotNone(explain([(True, 1, 1, 2), (False, 0, 3, 4)]))  # lost
+        self.assertIsNotNone(explain([(True, 1, 1, 2), (False, 9, 3, 4)]))  # never written
+        self.assertIsNone(explain([(True, 1, 1, 2), (True, 2, 3, FOREVER), (False, 1, 4, 5), (False, 2, 6, 7)]))  # late
+        self.assertIsNotNone(explain([(True, 1, 1, 2), (True, 2, 3, FOREVER), (False, 2, 4, 5), (False, 1, 6, 7)]))  # back again
+
+
+class Faults(unittest.TestCase):
+    def test_history(self):
+        rng = random.Random(int(os.environ.get("KUAYU_HISTORY_SEED", "7")))
+        with VolumeCluster() as c, multiprocessing.Pool(WORKERS) as pool:
+            mounts = [c.mount(), c.mount(domain="b")]
+            folder = "h"
+            (mounts[0] / folder).mkdir()
+            for i in range(FILES):
+                with open(mounts[0] / folder / f"f{i}", "wb") as f:
+                    f.write(bytes(BLOCKS * BLOCK))
+                    os.fsync(f.fileno())
+            end = time.monotonic() + SECONDS
+            jobs = [pool.apply_async(work, (mounts[i % 2] / folder, i + 1, end, rng.random())) for i in range(WORKERS)]
+            faults = 0
+            while time.monotonic() < end - 5:
+                brick = rng.choice(sorted(c.bricks))
+                if rng.random() < 0.5:
+                    c.kill(brick)
+                    time.sleep(rng.uniform(0.2, 2))
+                    c.restart(brick)
+                else:
+                    c.stop(brick)
+                    time.sleep(rng.uniform(0.2, 2))
+                    c.cont(brick)
+                faults += 1
+                c.wait_healed(60)
+            history = [h for j in jobs for h in j.get(SECONDS + 120)]
+        done = [h for h in history if h[4] != FOREVER]
+        print(f"{len(done)} calls, {len(history) - len(done)} failed, {faults} faults, longest {max(h[4] - h[3] for h in done):.2f} s")
+        self.assertGreater(faults, 1)
+        self.assertGreater(sum(h[0] for h in done), 50)
+        self.assertGreater(sum(not h[0] for h in done), 50)
+        self.assertEqual([h for h in done if h[2] < 0], [], "torn or short blocks")
+        for register in sorted({h[1] for h in history}):
+            with self.subTest(register):
+                self.assertIsNone(explain([(h[0], *h[2:]) for h in history if h[1] == register]))
+
+
+if __name__ == "__main__":
+    unittest.main()
