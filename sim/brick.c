@@ -472,13 +472,15 @@ static void pull_tick(struct member *m)
 void member_deltas(struct member *m)
 {
 	uint32_t kept = 0;
+	struct repl_view v;
 	uint64_t seen;
 
 	if (!m->r)
 		return;
 	seen = repl_committed(m->r);
-	if (m->new_primary &&
-	    (m->s->truth[m->group].excuse || repl_is_primary(m->r, brick_ms(m->s, m->brick)))) {
+	repl_get_view(m->r, &v);
+	if (m->new_primary && ((m->s->truth[m->group].excuse && v.epoch == m->s->etcd[m->group].view.epoch) ||
+			       repl_is_primary(m->r, brick_ms(m->s, m->brick)))) {
 		m->new_primary = false;
 		check_primary(m);
 	}
