@@ -504,7 +504,8 @@ int cmd_brick(int argc, char **argv)
 		return r < 0 ? 2 : 0;
 	}
 	setenv("UV_THREADPOOL_SIZE", "8", 0); /* compare-and-swaps of many groups at once */
-	mallopt(M_MMAP_THRESHOLD, 64 << 20);  /* payloads come from memory that is there already */
+	mallopt(M_MMAP_THRESHOLD,
+		32 << 20); /* payloads come from memory that is there already; more is refused */
 	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	log_init("brick", LOG_LEVEL_INFO);
 	b->loop = uv_default_loop();
