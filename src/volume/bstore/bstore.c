@@ -388,7 +388,7 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 	b->fifo = xcalloc(b->fifo_cap, sizeof(*b->fifo));
 	for (uint32_t i = 0; i < o->n_groups; i++)
 		b->group[i].member = o->member[i];
-	b->now = mem_new();
+	b->now = mem_new(NULL);
 	b->mailbox = mailbox_new(o->loop);
 	keys_init(b);
 	b->o.node = o->node;

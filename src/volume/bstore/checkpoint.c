@@ -140,7 +140,7 @@ static int save_group(struct bgroup *g)
 static int freeze(struct bstore *b)
 {
 	struct checkpoint_job *j = &b->checkpoint;
-	struct mem_map *next = mem_new();
+	struct mem_map *next = mem_new(b->now);
 	int r = 0;
 
 	if (!next)

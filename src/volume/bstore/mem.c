@@ -48,14 +48,17 @@ static int cmp(const struct mem_entry *e, const void *key, size_t len)
 	return mem_cmp(e->key, e->key_len, key, len);
 }
 
-struct mem_map *mem_new(void)
+struct mem_map *mem_new(const struct mem_map *like)
 {
+	size_t slots = SLOTS_MIN;
 	struct mem_map *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		return NULL;
+	while (like && slots < 2 * like->n)
+		slots *= 2;
 	m->root = calloc(1, LEAF_SIZE);
-	m->slot = calloc(SLOTS_MIN, sizeof(*m->slot));
+	m->slot = calloc(slots, sizeof(*m->slot));
 	if (!m->root || !m->slot) {
 		free(m->root);
 		free(m->slot);
@@ -63,7 +66,7 @@ struct mem_map *mem_new(void)
 		return NULL;
 	}
 	m->root->leaf = true;
-	m->mask = SLOTS_MIN - 1;
+	m->mask = slots - 1;
 	return m;
 }
 

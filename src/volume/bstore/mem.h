@@ -30,7 +30,8 @@ struct mem_map {
 	size_t bytes; /* of memory, about */
 };
 
-struct mem_map *mem_new(void);
+/* like: room for as many entries as that one has (NULL = small), so that it need not grow in the middle of the work. */
+struct mem_map *mem_new(const struct mem_map *like);
 struct mem_map *mem_free(struct mem_map *m); /* accepts NULL, returns NULL */
 /* NULL when there is none. */
 struct mem_entry *mem_find(const struct mem_map *m, const void *key, size_t len);

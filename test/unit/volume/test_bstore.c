@@ -109,7 +109,7 @@ static struct model_history one_epoch(void)
 
 static void test_mem(void **state)
 {
-	struct mem_map *m = mem_new();
+	struct mem_map *m = mem_new(NULL);
 	char key[16], last[16] = "";
 	size_t n = 0;
 	struct mem_entry *e;
