@@ -207,6 +207,30 @@ static uint64_t size_of(struct bstore *b, uint32_t group, const struct vol_ino *
 										       : (uint64_t)st.st_size;
 }
 
+/* A block that was a hole had zeros under a write to a part of it, whatever lies in the file: a punch that the disk lost, or data that was never
+ * believed. c's keys are at the record before. */
+static int zero_holes(struct recovery *c, uint32_t group, const struct effect *e, const struct large *l,
+		      size_t n)
+{
+	struct bstore *b = c->b;
+	uint64_t edge[2] = {e->off, e->off + e->len};
+	int r = 0;
+
+	for (int i = 0; i < 2 && r == 0; i++) {
+		uint64_t off = edge[i] / VOL_BLOCK * VOL_BLOCK, end = off + VOL_BLOCK, to;
+		uint32_t sum = 0;
+
+		if (edge[i] == off)
+			continue;
+		r = replica_crcs(&b->group[group].replica, &e->ino, off, VOL_BLOCK, &sum);
+		if (r < 0 || sum != BLOCK_CRC_HOLE)
+			continue;
+		for (; r == 0 && uncovered(l, n, off, end, &off, &to); off = to)
+			r = b->files.blob.punch(&b->files.blob, group, &e->ino, off, to - off);
+	}
+	return r;
+}
+
 static int redo_effect(struct recovery *c, const struct frame *f, const struct effect *e)
 {
 	struct bstore *b = c->b;
@@ -228,6 +252,8 @@ static int redo_effect(struct recovery *c, const struct frame *f, const struct e
 		off = 0;
 	if (e->type != EFFECT_WRITE && e->type != EFFECT_PUNCH)
 		end = size_of(b, group, &e->ino);
+	if (e->type == EFFECT_WRITE)
+		r = zero_holes(c, group, e, l, n);
 	for (; r == 0 && uncovered(l, n, off, end, &off, &to); off = to)
 		r = e->type == EFFECT_WRITE
 			    ? bl->write(bl, group, &e->ino, off, f->rec->payload->data + (off - e->off),
