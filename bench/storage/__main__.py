@@ -136,12 +136,15 @@ def stop(number, frame):
 
 
 def sweep_places():
-    """Folders and mounts of a bench that was killed."""
-    with open("/proc/self/mountinfo") as f:
-        left = [line.split()[4] for line in f if " /var/tmp/kuayu-bench-" in line]
-    for path in reversed(left):
-        unmount(path, 1)
-    for folder in Path("/var/tmp").glob("kuayu-bench-*"):
+    """Folders and mounts of benches that were killed; their names carry the process id."""
+    for folder in Path("/var/tmp").glob("kuayu-bench-*-*"):
+        pid = folder.name.split("-")[2]
+        if not pid.isdigit() or os.path.exists(f"/proc/{pid}"):
+            continue
+        with open("/proc/self/mountinfo") as f:
+            left = [p for p in (line.split()[4] for line in f) if p == str(folder) or p.startswith(f"{folder}/")]
+        for path in reversed(left):
+            unmount(path, 1)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self, kind, tmpfs_mib):
         self.kind = kind
-        self.dir = Path(tempfile.mkdtemp(prefix="kuayu-bench-", dir="/var/tmp"))
+        self.dir = Path(tempfile.mkdtemp(prefix=f"kuayu-bench-{os.getpid()}-", dir="/var/tmp"))
         if kind == "tmpfs":
             run("mount", "-t", "tmpfs", "-o", f"size={tmpfs_mib}m,mode=755", "kuayu-bench", self.dir)
 
@@ -46,7 +46,7 @@ class Contender:
     heal_limit = 240
 
     def __init__(self, place, network="netns"):
-        self.place, self.dir = place, Path(tempfile.mkdtemp(prefix=f"kuayu-bench-{self.name}-", dir="/var/tmp"))
+        self.place, self.dir = place, Path(tempfile.mkdtemp(prefix=f"kuayu-bench-{os.getpid()}-{self.name}-", dir="/var/tmp"))
         self.dir.chmod(0o755)
         self.bricks_dir = place.dir / self.name
         self.bricks_dir.mkdir()
