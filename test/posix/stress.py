@@ -36,7 +36,7 @@ def pick_path(rng):
 
 
 def write(path, offset, data, flags):
-    fd = os.open(regular(path), os.O_WRONLY | flags, 0o644)
+    fd = os.open(regular(path), os.O_WRONLY | os.O_NONBLOCK | flags, 0o644)
     try:
         if flags & os.O_APPEND:
             return os.write(fd, data)
@@ -46,12 +46,13 @@ def write(path, offset, data, flags):
 
 
 def read(path):
-    with open(path, "rb") as f:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # another process may have put a fifo there meanwhile
+    with open(fd, "rb") as f:
         return hashlib.md5(f.read()).hexdigest()
 
 
 def allocate(path, offset, size):
-    fd = os.open(path, os.O_WRONLY)
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     try:
         os.posix_fallocate(fd, offset, size)
     finally:
