@@ -56,5 +56,10 @@ int vclient_call(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *r
  * Fastest when off and len are multiples of VOL_BLOCK. *ret_leased as above: the bytes may be kept. */
 int64_t vclient_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t size, uint64_t off,
 		     void *data, uint32_t len, bool *ret_leased);
+/* Lost writes: when all members of a group lose power at once, what was written but not synced may be gone, and the view's fork says so. A file's
+ * forks are the sum of those of its groups: equal before a write and after the fsync that follows = nothing in between was lost.
+ * vclient_forks_end: of the calls of this slot since vclient_forks_begin; UINT64_MAX when one was answered before the newest fork. */
+void vclient_forks_begin(struct vclient_slot *s);
+uint64_t vclient_forks_end(struct vclient_slot *s, const struct vol_ino *ino);
 /* fsync of every group the file has stripes in. */
 int vclient_fsync(struct vclient_slot *s, const struct vol_ino *ino);

@@ -121,7 +121,7 @@ static int ask(struct attempt *a, int fd, struct answer *w)
 	return r < 0 ? r : conn_answer(s, fd, h.request, a->k->into, a->k->room, w);
 }
 
-/* Granted by the brick, and nothing ended it meanwhile. */
+/* Nothing ended a lease that the answer grants meanwhile. Also looks whether the answer is older than the group's newest fork. */
 static bool lease_holds(struct attempt *a)
 {
 	struct vclient *c = a->s->c;
@@ -130,6 +130,7 @@ static bool lease_holds(struct attempt *a)
 
 	pthread_mutex_lock(&c->lock);
 	holds = g->leases_hold && g->resets == a->resets && g->view.epoch == a->view.epoch;
+	a->s->forked |= g->view.fork != a->view.fork;
 	pthread_mutex_unlock(&c->lock);
 	return holds;
 }
@@ -154,7 +155,7 @@ static enum outcome answered(struct attempt *a, const struct answer *w)
 	}
 	a->k->got = w->payload_len;
 	a->k->from = a->member;
-	a->k->leased = (w->head.flags & FRAME_LEASED) && lease_holds(a);
+	a->k->leased = lease_holds(a) && w->head.flags & FRAME_LEASED;
 	return DONE;
 }
 

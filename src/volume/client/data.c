@@ -341,6 +341,27 @@ int data_fsync(struct vclient_slot *s, const struct vol_ino *ino)
 	return r;
 }
 
+void vclient_forks_begin(struct vclient_slot *s)
+{
+	s->forked = false;
+}
+
+uint64_t vclient_forks_end(struct vclient_slot *s, const struct vol_ino *ino)
+{
+	const struct vol_map *m = vclient_map(s->c);
+	uint32_t groups[VOL_STRIPE_MAX];
+	uint64_t sum = 0;
+
+	if (s->forked)
+		return UINT64_MAX;
+	vol_place(m, &ino->folder, groups);
+	pthread_mutex_lock(&s->c->lock);
+	for (uint32_t i = 0; i < m->stripe; i++)
+		sum += s->c->group[groups[i]].view.fork;
+	pthread_mutex_unlock(&s->c->lock);
+	return sum;
+}
+
 int vclient_fsync(struct vclient_slot *s, const struct vol_ino *ino)
 {
 	return data_fsync(s, ino);

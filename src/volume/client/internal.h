@@ -52,6 +52,7 @@ struct vclient_slot {
 	pthread_mutex_t kick;
 	int busy_fd; /* waiting on it now, else -1 */
 	uint32_t busy_group, busy_brick;
+	bool forked; /* an answer since vclient_forks_begin is of a view before the newest fork */
 };
 
 struct session {

@@ -136,6 +136,18 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		cache_drop_behind(m, n, (uint64_t)off, size);
 }
 
+static void wrote(struct mount *m, struct node *n)
+{
+	uint64_t forks = vclient_forks_end(slot_of(m), &n->ino);
+
+	pthread_mutex_lock(&n->lock);
+	if (!n->dirty || forks == UINT64_MAX)
+		n->forks = forks;
+	n->dirty = true;
+	n->written++;
+	pthread_mutex_unlock(&n->lock);
+}
+
 void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
 	      struct fuse_file_info *fi)
 {
@@ -158,9 +170,12 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	op.gen = n->attr.gen;
 	pthread_mutex_unlock(&n->lock);
 	atomic_fetch_add(&n->writing, 1);
+	vclient_forks_begin(slot_of(m));
 	r = vclient_call(slot_of(m), &op, &res, &leased);
 	if (r < 0 && op.len == size)
 		op.len = 0;
+	if (r == 0 || op.len > 0)
+		wrote(m, n);
 	if (r < 0 && op.len == 0) {
 		cache_unsure(n);
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
@@ -178,12 +193,33 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	vfs_result_done(&res);
 }
 
+/* 0, or -EIO, once, when all copies lost power since something was written and it may be gone: a program that is told so writes again. */
 void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	uint64_t written, forks;
+	bool lost = false;
+	int r;
 
 	(void)datasync, (void)fi;
-	fuse_reply_err(req, -vclient_fsync(slot_of(m), &node_of(m, ino)->ino));
+	pthread_mutex_lock(&n->lock);
+	written = n->written;
+	pthread_mutex_unlock(&n->lock);
+	r = vclient_fsync(slot_of(m), &n->ino);
+	vclient_forks_begin(slot_of(m));
+	forks = vclient_forks_end(slot_of(m), &n->ino);
+	pthread_mutex_lock(&n->lock);
+	if (r == 0 && n->dirty) {
+		lost = n->forks != forks;
+		n->dirty = n->written != written;
+		n->forks = forks;
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (lost)
+		log_warn("fsync: all copies of a file lost power after it was written: what was not synced "
+			 "may be gone");
+	fuse_reply_err(req, lost ? EIO : -r);
 }
 
 static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)

@@ -58,6 +58,8 @@ struct node {
 	uint8_t misses;
 	struct names names;
 	uint64_t changes;	  /* own changes of the folder's names */
+	bool dirty;		  /* written through here since the newest fsync */
+	uint64_t forks, written;  /* of the first such write (vclient_forks_end); writes so far */
 	uint64_t contended_until; /* written by others while it was written here */
 	_Atomic uint32_t doubt;	  /* drops of its pages that have not come to their end */
 };

@@ -90,6 +90,7 @@ int proto_view_encode(const struct proto_view *v, struct buf *b)
 
 	r = r < 0 ? r : wire_add(b, v->view.primary, 1);
 	r = r < 0 ? r : wire_add(b, v->view.isr, 1);
+	r = r < 0 ? r : wire_add(b, v->view.fork, 8);
 	return r < 0 ? r : wire_add_str(b, v->primary_address);
 }
 
@@ -100,6 +101,7 @@ int proto_view_decode(const void *data, size_t len, struct proto_view *ret)
 	*ret = (struct proto_view){.view.epoch = wire_u64(&in)};
 	ret->view.primary = wire_u8(&in);
 	ret->view.isr = wire_u8(&in);
+	ret->view.fork = wire_u64(&in);
 	wire_str(&in, ret->primary_address, sizeof(ret->primary_address));
 	if (ret->view.primary >= VOL_REPLICA_MAX)
 		return -EBADMSG;

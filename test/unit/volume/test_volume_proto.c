@@ -89,7 +89,7 @@ static void hello(void **state)
 static void small(void **state)
 {
 	_cleanup_buf_ struct buf b = {0}, c = {0}, d = {0};
-	struct proto_view v = {.view = {.epoch = 9, .primary = 2, .isr = 5},
+	struct proto_view v = {.view = {.epoch = 9, .primary = 2, .isr = 5, .fork = 7},
 			       .primary_address = "10.0.0.1:7710"},
 			  v2;
 	struct proto_push p = {.type = PUSH_ENTRY, .ino = ino}, p2;
