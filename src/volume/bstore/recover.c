@@ -337,7 +337,8 @@ static int second_frame(void *ctx, struct frame *f)
 		return r;
 	b->files.frozen = true;
 	g->replica.n_patches = f->n_patches;
-	memcpy(g->replica.patch, f->patch, f->n_patches * sizeof(*f->patch));
+	if (f->n_patches != 0)
+		memcpy(g->replica.patch, f->patch, f->n_patches * sizeof(*f->patch));
 	r = apply_record(b, f->rec, false, true);
 	b->files.frozen = false;
 	if (r < 0)
