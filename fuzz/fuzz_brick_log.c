@@ -3,41 +3,33 @@
  * reached. The first 8 bytes of the input are a segment head's beginning in disguise: life and position. */
 #include "volume/bstore/internal.h"
 
+#include "base/bytes.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static uint32_t le32(const uint8_t *p)
-{
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
-}
 
 /* Magic, life, position and checksums of the frame at p. */
 static void mend(uint8_t *p, size_t len, uint64_t lsn, uint32_t life)
 {
-	size_t flen = le32(p + 8), patches = (size_t)(p[6] | p[7] << 8) * sizeof(struct replica_patch), body;
+	size_t flen = le32_get(p + 8), patches = (size_t)(p[6] | p[7] << 8) * sizeof(struct replica_patch),
+	       body;
 
-	put32(p, FRAME_MAGIC);
-	put32(p + 12, life);
-	put32(p + 16, (uint32_t)lsn);
-	put32(p + 20, (uint32_t)(lsn >> 32));
-	put32(p + 40, 0);
+	le32_put(p, FRAME_MAGIC);
+	le32_put(p + 12, life);
+	le32_put(p + 16, (uint32_t)lsn);
+	le32_put(p + 20, (uint32_t)(lsn >> 32));
+	le32_put(p + 40, 0);
 	if (flen > len || flen < FRAME_HEAD + patches)
 		return;
 	if (p[4] == FRAME_CUT && flen == FRAME_HEAD + 24)
-		put32(p + 44, crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24));
+		le32_put(p + 44, crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24));
 	else
-		put32(p + 44, crc32c(crc32c(0, p, 44), p + flen - patches, patches));
+		le32_put(p + 44, crc32c(crc32c(0, p, 44), p + flen - patches, patches));
 	if (flen < FRAME_HEAD + RECORD_HEAD + patches)
 		return;
-	body = le32(p + FRAME_HEAD + 32);
+	body = le32_get(p + FRAME_HEAD + 32);
 	if (body <= flen - FRAME_HEAD - RECORD_HEAD - patches)
-		put32(p + FRAME_HEAD + 60,
-		      crc32c(crc32c(0, p + FRAME_HEAD, 60), p + FRAME_HEAD + RECORD_HEAD, body));
+		le32_put(p + FRAME_HEAD + 60,
+			 crc32c(crc32c(0, p + FRAME_HEAD, 60), p + FRAME_HEAD + RECORD_HEAD, body));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -55,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!p)
 		return 0;
 	memcpy(p, data, size);
-	life = le32(p);
+	life = le32_get(p);
 	while (size - at >= FRAME_HEAD) {
 		struct frame f;
 		const char *why;

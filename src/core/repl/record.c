@@ -6,7 +6,7 @@
  * shared. Decoding trusts nothing: lengths are checked before the CRC so that the CRC reads no byte outside, effects after it. */
 #include "core/repl/record.h"
 
-#include <endian.h>
+#include "base/bytes.h"
 
 #define MAGIC	    0x3152564bu /* "KVR1" */
 #define BODY_SMALL  1024u
@@ -144,48 +144,6 @@ struct record *record_unref(struct record *r)
 
 /* ---- building ---- */
 
-static void put16(uint8_t *p, uint16_t v)
-{
-	v = htole16(v);
-	memcpy(p, &v, 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	v = htole32(v);
-	memcpy(p, &v, 4);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(p, &v, 8);
-}
-
-static uint16_t get16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, 2);
-	return le16toh(v);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, 4);
-	return le32toh(v);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, 8);
-	return le64toh(v);
-}
-
 static int body_room(struct record *r, size_t more)
 {
 	struct record_mem *m = mem_of(r);
@@ -233,7 +191,7 @@ static struct effect *add(struct record *r, enum effect_type type, size_t len, u
 static uint8_t *ino_put(uint8_t *at, const struct vol_ino *ino)
 {
 	memcpy(at, ino->folder.b, 16);
-	put64(at + 16, ino->num);
+	le64_put(at + 16, ino->num);
 	return at + INO_LEN;
 }
 
@@ -247,8 +205,8 @@ int record_put(struct record *r, const void *key, size_t key_len, const void *va
 	f = add(r, EFFECT_PUT, 7 + key_len + value_len, &at);
 	if (!f)
 		return -E2BIG;
-	put16(at + 1, (uint16_t)key_len);
-	put32(at + 3, (uint32_t)value_len);
+	le16_put(at + 1, (uint16_t)key_len);
+	le32_put(at + 3, (uint32_t)value_len);
 	f->key = memcpy(at + 7, key, key_len);
 	f->key_len = (uint32_t)key_len;
 	f->value = at + 7 + key_len;
@@ -268,7 +226,7 @@ int record_del(struct record *r, const void *key, size_t key_len)
 	f = add(r, EFFECT_DEL, 3 + key_len, &at);
 	if (!f)
 		return -E2BIG;
-	put16(at + 1, (uint16_t)key_len);
+	le16_put(at + 1, (uint16_t)key_len);
 	f->key = memcpy(at + 3, key, key_len);
 	f->key_len = (uint32_t)key_len;
 	return 0;
@@ -311,9 +269,9 @@ int record_write(struct record *r, const struct vol_ino *ino, uint32_t gen, uint
 	if (!f)
 		return -E2BIG;
 	at = ino_put(at + 1, ino);
-	put32(at, gen);
-	put64(at + 4, off);
-	put32(at + 12, p->len);
+	le32_put(at, gen);
+	le64_put(at + 4, off);
+	le32_put(at + 12, p->len);
 	f->ino = *ino;
 	f->gen = gen;
 	f->off = off;
@@ -339,8 +297,8 @@ int record_trim(struct record *r, const struct vol_ino *ino, uint32_t gen, uint6
 	if (!f)
 		return -E2BIG;
 	at = ino_put(at + 1, ino);
-	put32(at, gen);
-	put64(at + 4, off);
+	le32_put(at, gen);
+	le64_put(at + 4, off);
 	f->ino = *ino;
 	f->gen = gen;
 	f->off = off;
@@ -358,8 +316,8 @@ int record_punch(struct record *r, const struct vol_ino *ino, uint64_t off, uint
 	if (!f)
 		return -E2BIG;
 	at = ino_put(at + 1, ino);
-	put64(at, off);
-	put64(at + 8, len);
+	le64_put(at, off);
+	le64_put(at + 8, len);
 	f->ino = *ino;
 	f->off = off;
 	f->len = len;
@@ -391,23 +349,23 @@ int record_note(struct record *r)
 void record_encode_head(const struct record *r, uint8_t out[RECORD_HEAD])
 {
 	memset(out, 0, RECORD_HEAD);
-	put32(out, MAGIC);
-	put32(out + 4, r->group);
-	put64(out + 8, r->epoch);
-	put64(out + 16, r->seq);
-	put64(out + 24, r->prev_epoch);
-	put32(out + 32, r->body_len);
-	put32(out + 36, r->payload_len);
-	put32(out + 40, r->payload_crc);
-	put16(out + 44, (uint16_t)r->n);
-	put32(out + 60, crc32c(crc32c(0, out, 60), r->body, r->body_len));
+	le32_put(out, MAGIC);
+	le32_put(out + 4, r->group);
+	le64_put(out + 8, r->epoch);
+	le64_put(out + 16, r->seq);
+	le64_put(out + 24, r->prev_epoch);
+	le32_put(out + 32, r->body_len);
+	le32_put(out + 36, r->payload_len);
+	le32_put(out + 40, r->payload_crc);
+	le16_put(out + 44, (uint16_t)r->n);
+	le32_put(out + 60, crc32c(crc32c(0, out, 60), r->body, r->body_len));
 }
 
 int record_decode_head(const uint8_t head[RECORD_HEAD], uint32_t *ret_body_len, uint32_t *ret_payload_len)
 {
-	uint32_t body_len = get32(head + 32), payload_len = get32(head + 36);
+	uint32_t body_len = le32_get(head + 32), payload_len = le32_get(head + 36);
 
-	if (get32(head) != MAGIC || body_len > RECORD_BODY_MAX || payload_len > RECORD_PAYLOAD_MAX)
+	if (le32_get(head) != MAGIC || body_len > RECORD_BODY_MAX || payload_len > RECORD_PAYLOAD_MAX)
 		return -EBADMSG;
 	*ret_body_len = body_len;
 	*ret_payload_len = payload_len;
@@ -438,15 +396,15 @@ static void ino_get(struct cursor *c, struct vol_ino *ret)
 	const uint8_t *p = bytes(c, INO_LEN);
 
 	memcpy(ret->folder.b, p, 16);
-	ret->num = get64(p + 16);
+	ret->num = le64_get(p + 16);
 }
 
 /* Keys and values; c->ok false when they are not whole or too long. */
 static void decode_key(struct cursor *c, struct effect *f)
 {
-	f->key_len = get16(bytes(c, 2));
+	f->key_len = le16_get(bytes(c, 2));
 	if (f->type == EFFECT_PUT)
-		f->value_len = get32(bytes(c, 4));
+		f->value_len = le32_get(bytes(c, 4));
 	if (f->key_len == 0 || f->key_len > KEY_MAX || f->value_len > VALUE_MAX)
 		c->ok = false;
 	f->key = bytes(c, c->ok ? f->key_len : 0);
@@ -464,20 +422,20 @@ static void decode_effect(struct cursor *c, struct effect *f)
 		break;
 	case EFFECT_WRITE:
 		ino_get(c, &f->ino);
-		f->gen = get32(bytes(c, 4));
-		f->off = get64(bytes(c, 8));
-		f->len = get32(bytes(c, 4));
+		f->gen = le32_get(bytes(c, 4));
+		f->off = le64_get(bytes(c, 8));
+		f->len = le32_get(bytes(c, 4));
 		c->ok = c->ok && f->len > 0;
 		break;
 	case EFFECT_TRIM:
 		ino_get(c, &f->ino);
-		f->gen = get32(bytes(c, 4));
-		f->off = get64(bytes(c, 8));
+		f->gen = le32_get(bytes(c, 4));
+		f->off = le64_get(bytes(c, 8));
 		break;
 	case EFFECT_PUNCH:
 		ino_get(c, &f->ino);
-		f->off = get64(bytes(c, 8));
-		f->len = get64(bytes(c, 8));
+		f->off = le64_get(bytes(c, 8));
+		f->len = le64_get(bytes(c, 8));
 		c->ok = c->ok && f->len > 0;
 		break;
 	case EFFECT_DROP:
@@ -537,31 +495,31 @@ static bool reserved_zero(const uint8_t head[RECORD_HEAD])
 	for (int i = 46; i < 60; i++)
 		if (head[i] != 0)
 			return false;
-	return get32(head + 36) > 0 || get32(head + 40) == 0;
+	return le32_get(head + 36) > 0 || le32_get(head + 40) == 0;
 }
 
 int record_decode(const uint8_t head[RECORD_HEAD], const uint8_t *body, struct payload *payload,
 		  struct record **ret, struct err *e)
 {
 	_cleanup_(record_unref_p) struct record *r = NULL;
-	uint32_t body_len, payload_len, n = get16(head + 44);
+	uint32_t body_len, payload_len, n = le16_get(head + 44);
 	uint64_t off = 0;
 	int err;
 
 	if (record_decode_head(head, &body_len, &payload_len) < 0)
 		return err_set(e, -EBADMSG, "no record's head");
-	if (crc32c(crc32c(0, head, 60), body, body_len) != get32(head + 60))
+	if (crc32c(crc32c(0, head, 60), body, body_len) != le32_get(head + 60))
 		return err_set(e, -EBADMSG, "a record's checksum does not hold");
-	r = record_new(get32(head + 4));
+	r = record_new(le32_get(head + 4));
 	if (!r || body_room(r, body_len) < 0)
 		return err_set(e, -ENOMEM, "no memory for a record");
 	memcpy(r->body, body, body_len);
 	r->body_len = body_len;
-	r->epoch = get64(head + 8);
-	r->seq = get64(head + 16);
-	r->prev_epoch = get64(head + 24);
+	r->epoch = le64_get(head + 8);
+	r->seq = le64_get(head + 16);
+	r->prev_epoch = le64_get(head + 24);
 	r->payload_len = payload_len;
-	r->payload_crc = get32(head + 40);
+	r->payload_crc = le32_get(head + 40);
 	if (n > RECORD_EFFECTS_MAX || r->group >= VOL_GROUPS_MAX || r->seq == 0 || r->prev_epoch > r->epoch ||
 	    !reserved_zero(head) || decode_effects(r, n, &off) < 0)
 		return err_set(e, -EBADMSG, "record %u/%llu: its effects are malformed", r->group,

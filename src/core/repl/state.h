@@ -2,8 +2,7 @@
 /* state: what the files of replica share: keys behind the group's number, one stripe's checksums in hand, pulls in flight. */
 #pragma once
 
-#include <endian.h>
-
+#include "base/bytes.h"
 #include "core/repl/replica.h"
 
 #define PREFIX		8u /* seq before a value */
@@ -51,43 +50,6 @@ struct replica_pull {
 	uint32_t n;
 	uint8_t changed[]; /* a bit a block */
 };
-
-static inline void be16_put(uint8_t *p, uint16_t v)
-{
-	v = htobe16(v);
-	memcpy(p, &v, 2);
-}
-static inline void be32_put(uint8_t *p, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(p, &v, 4);
-}
-static inline void be64_put(uint8_t *p, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy(p, &v, 8);
-}
-static inline uint16_t be16_get(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, 2);
-	return be16toh(v);
-}
-static inline uint32_t be32_get(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, 4);
-	return be32toh(v);
-}
-static inline uint64_t be64_get(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, 8);
-	return be64toh(v);
-}
 
 static inline bool bit_get(const uint8_t *m, uint32_t i)
 {

@@ -9,6 +9,8 @@
  * failed sync ends it all (bstore_fail). */
 #include "volume/bstore/internal.h"
 
+#include "base/bytes.h"
+
 /* ---- the thread ---- */
 
 struct writing {
@@ -30,30 +32,15 @@ static int write_key(void *ctx, struct mem_entry *e)
 	return r == MDB_NOTFOUND ? 0 : r;
 }
 
-static void put64(uint8_t *p, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		p[i] = (uint8_t)(v >> (56 - 8 * i));
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
 static int write_meta(struct writing *w, const struct checkpoint_job *j)
 {
 	uint8_t value[32];
 	MDB_val k = {sizeof(META_KEY) - 1, META_KEY};
 
-	put64(value, BSTORE_FORMAT);
-	put64(value + 8, j->start_lsn);
-	put64(value + 16, j->freeze_lsn);
-	put64(value + 24, j->count);
+	be64_put(value, BSTORE_FORMAT);
+	be64_put(value + 8, j->start_lsn);
+	be64_put(value + 16, j->freeze_lsn);
+	be64_put(value + 24, j->count);
 	return env_put(w->txn, w->dbi, &k, value, sizeof(value));
 }
 
@@ -65,13 +52,13 @@ int meta_read(struct bstore *b, struct meta *ret, struct err *e)
 	*ret = (struct meta){0};
 	if (r == MDB_NOTFOUND)
 		return 0;
-	if (r != 0 || !env_value_ok(&k, &v) || v.mv_size != 32 || get64(v.mv_data) != BSTORE_FORMAT)
+	if (r != 0 || !env_value_ok(&k, &v) || v.mv_size != 32 || be64_get(v.mv_data) != BSTORE_FORMAT)
 		return err_set(e, -EBADMSG,
 			       "the metadata store's checkpoint mark is damaged: move the brick's folder "
 			       "away and let it be filled anew");
-	ret->start_lsn = get64((uint8_t *)v.mv_data + 8);
-	ret->freeze_lsn = get64((uint8_t *)v.mv_data + 16);
-	ret->count = get64((uint8_t *)v.mv_data + 24);
+	ret->start_lsn = be64_get((uint8_t *)v.mv_data + 8);
+	ret->freeze_lsn = be64_get((uint8_t *)v.mv_data + 16);
+	ret->count = be64_get((uint8_t *)v.mv_data + 24);
 	return 0;
 }
 

@@ -8,27 +8,10 @@
  * A failed write leaves the buffer's frames out of the log altogether; the caller undoes them. */
 #include "volume/bstore/internal.h"
 
-#include <endian.h>
+#include "base/bytes.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	v = htole16(v);
-	memcpy(p, &v, 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	v = htole32(v);
-	memcpy(p, &v, 4);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(p, &v, 8);
-}
 
 static void segment_name(uint64_t no, char out[32])
 {
@@ -97,12 +80,12 @@ static int new_segment(struct log *l, uint64_t no, uint64_t prev_end)
 	fd = segment_file(l, name);
 	if (fd < 0)
 		return fd;
-	put32(head + 8, BSTORE_FORMAT);
+	le32_put(head + 8, BSTORE_FORMAT);
 	memcpy(head + 16, l->uuid, 16);
-	put64(head + 32, no);
-	put64(head + 40, prev_end);
-	put32(head + 48, l->life);
-	put32(head + 60, crc32c(0, head, 60));
+	le64_put(head + 32, no);
+	le64_put(head + 40, prev_end);
+	le32_put(head + 48, l->life);
+	le32_put(head + 60, crc32c(0, head, 60));
 	r = write_at(fd, head, sizeof(head), 0);
 	if (r < 0) {
 		unlinkat(l->dir_fd, name, 0);
@@ -199,14 +182,14 @@ static int frame_room(struct log *l, size_t len)
 static void frame_head(struct log *l, uint8_t *p, uint8_t type, uint8_t flags, uint16_t n_patches, size_t len)
 {
 	memset(p, 0, FRAME_HEAD);
-	put32(p, FRAME_MAGIC);
+	le32_put(p, FRAME_MAGIC);
 	p[4] = type;
 	p[5] = flags;
-	put16(p + 6, n_patches);
-	put32(p + 8, (uint32_t)len);
-	put32(p + 12, l->life);
-	put64(p + 16, log_end(l));
-	put64(p + 32, l->synced);
+	le16_put(p + 6, n_patches);
+	le32_put(p + 8, (uint32_t)len);
+	le32_put(p + 12, l->life);
+	le64_put(p + 16, log_end(l));
+	le64_put(p + 32, l->synced);
 }
 
 static int add(struct log *l, const void *data, size_t len)
@@ -231,8 +214,8 @@ int log_record(struct log *l, const struct record *rec, uint64_t committed, uint
 		return r;
 	*ret_lsn = log_end(l);
 	frame_head(l, head, FRAME_RECORD, flags, (uint16_t)n, len + pad);
-	put64(head + 24, committed);
-	put32(head + 44, crc32c(crc32c(0, head, 44), patch, n * sizeof(*patch)));
+	le64_put(head + 24, committed);
+	le32_put(head + 44, crc32c(crc32c(0, head, 44), patch, n * sizeof(*patch)));
 	record_encode_head(rec, head + FRAME_HEAD);
 	r = add(l, head, sizeof(head));
 	if (r == 0)
@@ -256,10 +239,10 @@ int log_cut_mark(struct log *l, uint32_t group, uint64_t epoch, uint64_t seq)
 	if (r < 0)
 		return r;
 	frame_head(l, f, FRAME_CUT, 0, 0, sizeof(f));
-	put32(f + FRAME_HEAD, group);
-	put64(f + FRAME_HEAD + 8, epoch);
-	put64(f + FRAME_HEAD + 16, seq);
-	put32(f + 44, crc32c(crc32c(0, f, 44), f + FRAME_HEAD, 24));
+	le32_put(f + FRAME_HEAD, group);
+	le64_put(f + FRAME_HEAD + 8, epoch);
+	le64_put(f + FRAME_HEAD + 16, seq);
+	le32_put(f + 44, crc32c(crc32c(0, f, 44), f + FRAME_HEAD, 24));
 	return add(l, f, sizeof(f));
 }
 

@@ -4,45 +4,17 @@
  * Segments are read, not mapped: a disk error is an error here, not a signal. */
 #include "volume/bstore/internal.h"
 
+#include "base/bytes.h"
+
 #include <dirent.h>
-#include <endian.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-
-static uint16_t get16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, 2);
-	return le16toh(v);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, 4);
-	return le32toh(v);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, 8);
-	return le64toh(v);
-}
 
 void frame_done(struct frame *f)
 {
 	record_unref(f->rec);
 	free(f->patch);
 	*f = (struct frame){0};
-}
-
-static bool all_zero(const uint8_t *p, size_t len)
-{
-	return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
 }
 
 static int parse_payload(const uint8_t *p, uint32_t len, struct payload **ret)
@@ -73,7 +45,7 @@ static int parse_record(const uint8_t *p, size_t len, struct frame *f, const cha
 	rest = len - at;
 	if (f->flags & FRAME_PAYLOAD) {
 		if (payload_len == 0 || payload_len > rest || rest - payload_len > 7 ||
-		    !all_zero(p + at + payload_len, rest - payload_len))
+		    !bytes_zero(p + at + payload_len, rest - payload_len))
 			return -EBADMSG;
 		r = parse_payload(p + at, payload_len, &payload);
 		if (r < 0)
@@ -107,34 +79,36 @@ int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struc
 	int r = 0;
 
 	*why = "end";
-	if (len < FRAME_HEAD || get32(p) != FRAME_MAGIC || get64(p + 16) != lsn || get32(p + 12) != life)
+	if (len < FRAME_HEAD || le32_get(p) != FRAME_MAGIC || le64_get(p + 16) != lsn ||
+	    le32_get(p + 12) != life)
 		return 0;
-	flen = get32(p + 8);
+	flen = le32_get(p + 8);
 	f.type = p[4];
 	f.flags = p[5];
-	f.n_patches = get16(p + 6);
-	f.committed = get64(p + 24);
-	f.synced = get64(p + 32);
+	f.n_patches = le16_get(p + 6);
+	f.committed = le64_get(p + 24);
+	f.synced = le64_get(p + 32);
 	f.lsn = lsn;
 	f.next_lsn = lsn + flen;
 	patches = f.n_patches * sizeof(struct replica_patch);
 	*why = "a frame's head or length does not hold";
 	if (flen > len || flen % 8 != 0 || flen < FRAME_HEAD + patches || f.n_patches > REPLICA_PATCHES_MAX ||
-	    get32(p + 40) != 0 || (f.flags & ~(FRAME_PAYLOAD | FRAME_CHUNKS | FRAME_LIVE)) ||
+	    le32_get(p + 40) != 0 || (f.flags & ~(FRAME_PAYLOAD | FRAME_CHUNKS | FRAME_LIVE)) ||
 	    (f.flags & (FRAME_PAYLOAD | FRAME_CHUNKS)) == (FRAME_PAYLOAD | FRAME_CHUNKS))
 		return -EBADMSG;
 	*why = "a frame's checksum does not hold";
 	if (f.type == FRAME_CUT) {
 		if (flen != FRAME_HEAD + 24 || f.flags || f.n_patches ||
-		    crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24) != get32(p + 44))
+		    crc32c(crc32c(0, p, 44), p + FRAME_HEAD, 24) != le32_get(p + 44))
 			return -EBADMSG;
-		f.group = get32(p + FRAME_HEAD);
-		f.epoch = get64(p + FRAME_HEAD + 8);
-		f.seq = get64(p + FRAME_HEAD + 16);
+		f.group = le32_get(p + FRAME_HEAD);
+		f.epoch = le64_get(p + FRAME_HEAD + 8);
+		f.seq = le64_get(p + FRAME_HEAD + 16);
 		*ret = f;
 		return (int)flen;
 	}
-	if (f.type != FRAME_RECORD || crc32c(crc32c(0, p, 44), p + flen - patches, patches) != get32(p + 44))
+	if (f.type != FRAME_RECORD ||
+	    crc32c(crc32c(0, p, 44), p + flen - patches, patches) != le32_get(p + 44))
 		return -EBADMSG;
 	r = parse_record(p + FRAME_HEAD, flen - FRAME_HEAD - patches, &f, why);
 	if (r == 0 && patches) {
@@ -155,11 +129,11 @@ int frame_parse(const uint8_t *p, size_t len, uint64_t lsn, uint32_t life, struc
 int segment_parse(const uint8_t *p, size_t len, const uint8_t uuid[16], uint64_t no, uint32_t *ret_life,
 		  uint64_t *ret_prev_end)
 {
-	if (len < SEGMENT_HEAD || memcmp(p, "kuayulog", 8) != 0 || crc32c(0, p, 60) != get32(p + 60) ||
-	    get32(p + 8) != BSTORE_FORMAT || memcmp(p + 16, uuid, 16) != 0 || get64(p + 32) != no)
+	if (len < SEGMENT_HEAD || memcmp(p, "kuayulog", 8) != 0 || crc32c(0, p, 60) != le32_get(p + 60) ||
+	    le32_get(p + 8) != BSTORE_FORMAT || memcmp(p + 16, uuid, 16) != 0 || le64_get(p + 32) != no)
 		return -EBADMSG;
-	*ret_life = get32(p + 48);
-	*ret_prev_end = get64(p + 40);
+	*ret_life = le32_get(p + 48);
+	*ret_prev_end = le64_get(p + 40);
 	return 0;
 }
 
@@ -281,7 +255,7 @@ static void look_behind(const uint8_t *p, size_t len, uint64_t no, uint32_t life
 		struct frame f;
 		const char *why;
 
-		if (get32(p + off) != FRAME_MAGIC ||
+		if (le32_get(p + off) != FRAME_MAGIC ||
 		    frame_parse(p + off, len - off, lsn_make(no, off), life, &f, &why) <= 0)
 			continue;
 		s->torn = true;

@@ -7,6 +7,8 @@
  * member it came from and read from another one. Reads go out in whole blocks. */
 #include "volume/client/internal.h"
 
+#include "base/bytes.h"
+
 /* ---- writing ---- */
 
 static int refresh_gen(struct vclient_slot *s, const struct vol_ino *ino, uint32_t *gen)
@@ -159,11 +161,6 @@ static void report_bad(struct vclient_slot *s, uint32_t group, int member, const
 		slot_disconnect(s, brick);
 }
 
-static bool all_zero(const uint8_t *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 /* data holds whole blocks from off on (a multiple of VOL_BLOCK), zeros behind what came. The first block that does not fit, or UINT64_MAX. */
 static uint64_t verify(struct vclient_slot *s, const struct vfs_result *res, uint64_t off,
 		       const uint8_t *data, uint32_t blocks)
@@ -179,7 +176,7 @@ static uint64_t verify(struct vclient_slot *s, const struct vfs_result *res, uin
 	for (uint32_t i = 0; i < blocks; i++) {
 		if (res->crcs[i] == s->crc[i])
 			continue;
-		if (res->crcs[i] != BLOCK_CRC_HOLE || !all_zero(data + (size_t)i * VOL_BLOCK, VOL_BLOCK))
+		if (res->crcs[i] != BLOCK_CRC_HOLE || !bytes_zero(data + (size_t)i * VOL_BLOCK, VOL_BLOCK))
 			return off + (uint64_t)i * VOL_BLOCK;
 	}
 	return UINT64_MAX;
