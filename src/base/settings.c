@@ -138,3 +138,19 @@ void settings_done(const struct setting *table, size_t n, void *out)
 		}
 	}
 }
+
+int settings_main(const char *verb, const char *about, const struct setting *table, size_t n, int argc,
+		  char **argv, void *out, int (*run)(void *out, struct err *e))
+{
+	struct err e = {0};
+	int r = settings_parse(verb, about, table, n, argc, argv, out, NULL, &e);
+
+	if (r == 0) {
+		log_init(verb, LOG_LEVEL_INFO);
+		r = run(out, &e);
+	}
+	if (r < 0)
+		fprintf(stderr, "kuayu %s: %s\n", verb, e.text);
+	settings_done(table, n, out);
+	return r < 0 ? 1 : 0;
+}

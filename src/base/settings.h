@@ -33,3 +33,6 @@ int settings_parse(const char *verb, const char *about, const struct setting *ta
 		   char **argv, void *out, char ***ret_words, struct err *e);
 /* Frees what settings_parse allocated in out. */
 void settings_done(const struct setting *table, size_t n, void *out);
+/* What a role's main does: reads the settings into out, begins the log, calls run(out, e), prints its error. Returns the exit status. */
+int settings_main(const char *verb, const char *about, const struct setting *table, size_t n, int argc,
+		  char **argv, void *out, int (*run)(void *out, struct err *e));

@@ -55,8 +55,9 @@ static void on_stop(void *ctx)
 	timer_start(r->end, 300, 0);
 }
 
-static int run(const struct controller_settings *s, struct err *e)
+static int run(void *ctx, struct err *e)
 {
+	const struct controller_settings *s = ctx;
 	struct role r = {0};
 	char host[256] = "controller";
 	int status;
@@ -88,16 +89,7 @@ static int run(const struct controller_settings *s, struct err *e)
 int cmd_controller(int argc, char **argv)
 {
 	struct controller_settings s = {0};
-	struct err e = {0};
-	int r = settings_parse("controller", "runs the controllers of the cluster; one of several leads",
-			       settings, ARRAY_SIZE(settings), argc, argv, &s, NULL, &e);
 
-	if (r == 0) {
-		log_init("controller", LOG_LEVEL_INFO);
-		r = run(&s, &e);
-	}
-	if (r < 0)
-		fprintf(stderr, "kuayu controller: %s\n", e.text);
-	settings_done(settings, ARRAY_SIZE(settings), &s);
-	return r < 0 ? 1 : 0;
+	return settings_main("controller", "runs the controllers of the cluster; one of several leads",
+			     settings, ARRAY_SIZE(settings), argc, argv, &s, run);
 }

@@ -26,26 +26,31 @@ static int xattr_name(const struct vfs_op *op)
 	return 0;
 }
 
-int do_getxattr(struct tx *t)
+/* The operation's inode, its attribute's key (*ret_n bytes in k) and value; -ENODATA with inode and key when it has none of this name. */
+static int find_xattr(struct tx *t, struct inode *in, uint8_t k[KEY_MAX], size_t *ret_n, const void **ret,
+		      size_t *ret_len)
 {
 	const struct vfs_op *op = t->op;
-	uint8_t k[KEY_MAX];
-	const void *value;
-	struct inode in;
-	size_t len;
-	int r;
+	int r = inode_get(t, &op->ino, in);
 
-	r = inode_get(t, &op->ino, &in);
 	if (r == 0)
 		r = xattr_name(op);
 	if (r < 0)
 		return r;
-	if (in.xattrs == 0)
-		return -ENODATA;
-	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
-	if (r < 0)
-		return r == -ENOENT ? -ENODATA : r;
-	return hard(t, buf_add(&t->res->data, value, len));
+	*ret_n = key_xattr(k, &op->ino, op->name, op->name_len);
+	r = in->xattrs == 0 ? -ENOENT : kv_get(t, k, *ret_n, ret, ret_len);
+	return r == -ENOENT ? -ENODATA : r;
+}
+
+int do_getxattr(struct tx *t)
+{
+	uint8_t k[KEY_MAX];
+	const void *value;
+	struct inode in;
+	size_t n, len;
+	int r = find_xattr(t, &in, k, &n, &value, &len);
+
+	return r < 0 ? r : hard(t, buf_add(&t->res->data, value, len));
 }
 
 int do_listxattr(struct tx *t)
@@ -105,20 +110,14 @@ int do_setxattr(struct tx *t)
 	uint8_t k[KEY_MAX];
 	const void *value;
 	struct inode in;
+	size_t n, len;
 	bool there;
-	size_t len;
-	int r;
+	int r = find_xattr(t, &in, k, &n, &value, &len);
 
-	r = inode_get(t, &op->ino, &in);
-	if (r == 0)
-		r = xattr_name(op);
-	if (r < 0)
+	if (r < 0 && r != -ENODATA)
 		return r;
 	if (op->data_len > VFS_XATTR_MAX)
 		return -E2BIG;
-	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
-	if (r < 0 && r != -ENOENT)
-		return r;
 	there = r == 0;
 	if (there && (op->flags & XATTR_CREATE))
 		return -EEXIST;
@@ -137,8 +136,7 @@ int do_setxattr(struct tx *t)
 	touch(t, &in, false);
 	r = inode_put(t, &in);
 	if (r == 0)
-		r = put_key(t, k, key_xattr(k, &op->ino, op->name, op->name_len),
-			    op->data_len ? op->data : "", op->data_len);
+		r = put_key(t, k, n, op->data_len ? op->data : "", op->data_len);
 	t->res->attr = in.a;
 	return r;
 }
@@ -149,22 +147,16 @@ int do_removexattr(struct tx *t)
 	uint8_t k[KEY_MAX];
 	const void *value;
 	struct inode in;
-	size_t len;
-	int r;
+	size_t n, len;
+	int r = find_xattr(t, &in, k, &n, &value, &len);
 
-	r = inode_get(t, &op->ino, &in);
-	if (r == 0)
-		r = xattr_name(op);
 	if (r < 0)
 		return r;
-	r = kv_get(t, k, key_xattr(k, &op->ino, op->name, op->name_len), &value, &len);
-	if (r < 0)
-		return r == -ENOENT ? -ENODATA : r;
 	if (is_home(op, &in))
 		in.a.home = 0;
 	in.xattrs = (uint16_t)(in.xattrs - (in.xattrs > 0));
 	touch(t, &in, false);
-	r = del_key(t, k, key_xattr(k, &op->ino, op->name, op->name_len));
+	r = del_key(t, k, n);
 	if (r == 0)
 		r = inode_put(t, &in);
 	t->res->attr = in.a;

@@ -288,23 +288,35 @@ static int slice_read(struct blob *bl, uint32_t group, const struct vol_ino *ino
 	return 0;
 }
 
-static int slice_trim(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off)
+/* Before bytes from off on go away: 1 and the file and its size; 0 = it has none there (or is not to be touched). */
+static int longer_than(struct files *t, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		       struct bfile **ret, uint64_t *size)
 {
-	struct files *t = container_of(bl, struct files, blob);
-	struct bfile *f;
 	struct stat st;
 	int r;
 
 	if (t->frozen)
 		return 0;
-	r = files_fd(t, group, ino, false, &f);
+	r = files_fd(t, group, ino, false, ret);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	if (fstat(f->fd, &st) < 0)
+	if (fstat((*ret)->fd, &st) < 0)
 		return -errno;
-	if ((uint64_t)st.st_size <= off)
+	*size = (uint64_t)st.st_size;
+	if (*size <= off)
 		return 0;
-	mark(t, f, false);
+	mark(t, *ret, false);
+	return 1;
+}
+
+static int slice_trim(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off)
+{
+	struct bfile *f;
+	uint64_t size;
+	int r = longer_than(container_of(bl, struct files, blob), group, ino, off, &f, &size);
+
+	if (r <= 0)
+		return r;
 	return ftruncate(f->fd, (off_t)off) < 0 ? -errno : 0;
 }
 
@@ -327,22 +339,13 @@ static int write_zeros(int fd, uint64_t off, uint64_t len)
 
 static int slice_punch(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, uint64_t len)
 {
-	struct files *t = container_of(bl, struct files, blob);
 	struct bfile *f;
-	struct stat st;
-	int r;
+	uint64_t size;
+	int r = longer_than(container_of(bl, struct files, blob), group, ino, off, &f, &size);
 
-	if (t->frozen)
-		return 0;
-	r = files_fd(t, group, ino, false, &f);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	if (fstat(f->fd, &st) < 0)
-		return -errno;
-	if ((uint64_t)st.st_size <= off)
-		return 0;
-	mark(t, f, false);
-	if (off + len >= (uint64_t)st.st_size)
+	if (r <= 0)
+		return r;
+	if (off + len >= size)
 		return ftruncate(f->fd, (off_t)off) < 0 ? -errno : 0;
 	if (fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
 		return 0;

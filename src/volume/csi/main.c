@@ -124,8 +124,9 @@ static int start(const struct csi_settings *s, struct role *role, struct err *e)
 	return r < 0 ? r : serve(s, d, e);
 }
 
-static int run(const struct csi_settings *s, struct err *e)
+static int run(void *ctx, struct err *e)
 {
+	const struct csi_settings *s = ctx;
 	static struct role role; /* threads may outlive run() when it fails */
 	char host[256] = "node";
 	int r;
@@ -155,16 +156,7 @@ static int run(const struct csi_settings *s, struct err *e)
 int cmd_csi(int argc, char **argv)
 {
 	struct csi_settings s = {0};
-	struct err e = {0};
-	int r = settings_parse("csi", "serves kuayu volumes to Kubernetes by the Container Storage Interface",
-			       settings, ARRAY_SIZE(settings), argc, argv, &s, NULL, &e);
 
-	if (r == 0) {
-		log_init("csi", LOG_LEVEL_INFO);
-		r = run(&s, &e);
-	}
-	if (r < 0)
-		fprintf(stderr, "kuayu csi: %s\n", e.text);
-	settings_done(settings, ARRAY_SIZE(settings), &s);
-	return r < 0 ? 1 : 0;
+	return settings_main("csi", "serves kuayu volumes to Kubernetes by the Container Storage Interface",
+			     settings, ARRAY_SIZE(settings), argc, argv, &s, run);
 }

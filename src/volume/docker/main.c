@@ -141,8 +141,9 @@ static int prepare_socket(const char *path, struct err *e)
 	return dir_make(dir, 0755, e);
 }
 
-static int run(const struct docker_settings *s, struct err *e)
+static int run(void *ctx, struct err *e)
 {
+	const struct docker_settings *s = ctx;
 	struct role role = {.plugin.volume = s->volume};
 	_cleanup_free_ char *mounts = xasprintf("%s/mounts", s->state),
 			    *address = xasprintf("unix:%s", s->socket);
@@ -178,16 +179,7 @@ static int run(const struct docker_settings *s, struct err *e)
 int cmd_docker_volume(int argc, char **argv)
 {
 	struct docker_settings s = {0};
-	struct err e = {0};
-	int r = settings_parse("docker-volume", "serves folders of a kuayu volume to Docker as volumes",
-			       settings, ARRAY_SIZE(settings), argc, argv, &s, NULL, &e);
 
-	if (r == 0) {
-		log_init("docker-volume", LOG_LEVEL_INFO);
-		r = run(&s, &e);
-	}
-	if (r < 0)
-		fprintf(stderr, "kuayu docker-volume: %s\n", e.text);
-	settings_done(settings, ARRAY_SIZE(settings), &s);
-	return r < 0 ? 1 : 0;
+	return settings_main("docker-volume", "serves folders of a kuayu volume to Docker as volumes",
+			     settings, ARRAY_SIZE(settings), argc, argv, &s, run);
 }
