@@ -54,10 +54,16 @@ struct swap {
 	uint64_t life;
 };
 
+static uint8_t lowest(uint8_t set)
+{
+	return (uint8_t)__builtin_ctz(set);
+}
+
 static void apply(struct sim *s, struct event *e)
 {
 	struct swap *w = e->p;
 	struct etcd_group *g = &s->etcd[w->group];
+	uint8_t joined = w->next.isr & (uint8_t)~g->view.isr;
 	struct repl_view *there = xcalloc(1, sizeof(*there));
 	bool ok = g->view.epoch == w->expect;
 	struct event *a;
@@ -65,6 +71,9 @@ static void apply(struct sim *s, struct event *e)
 	if (ok) {
 		if (!w->sure)
 			check_election(&s->brick[w->brick].m[w->group], &g->view, &w->next);
+		if (g->view.epoch > 0 && joined && w->next.primary == g->view.primary &&
+		    fault_joined(s, w->brick, brick_of(s, w->group, lowest(joined))))
+			w->silent = true;
 		g->view = w->next;
 		s->count.views++;
 		trace(s, "etcd: group %u epoch %llu primary %u in sync %x%s", w->group,

@@ -137,8 +137,8 @@ static void down_later(struct sim *s, struct event *e)
 static void strike(struct sim *s, struct event *e)
 {
 	const struct options *o = &s->o;
-	const uint32_t weight[] = {o->p_crash,	o->p_power, o->p_power_all, o->p_stop, o->p_part,
-				   o->p_oneway, o->p_etcd,  o->p_disk,	    o->p_slow, o->p_leave};
+	const uint32_t weight[] = {o->p_crash, o->p_power, o->p_power_all, o->p_stop,  o->p_part, o->p_oneway,
+				   o->p_etcd,  o->p_disk,  o->p_slow,	   o->p_leave, o->p_reset};
 	uint8_t b = (uint8_t)rnd_below(s, o->n);
 	uint32_t sum = 0, k = 0;
 	uint64_t x;
@@ -210,6 +210,43 @@ static void strike(struct sim *s, struct event *e)
 	default:
 		break;
 	}
+}
+
+/* ---- aimed ---- */
+
+/* The second half of an aimed join, see fault_joined. */
+static void isolate(struct sim *s, struct event *e)
+{
+	uint8_t p = (uint8_t)e->a;
+
+	if (s->calm)
+		return;
+	trace(s, "brick %u: is cut off from everybody, its connections are reset", p);
+	for (uint8_t i = 0; i < s->o.n; i++) {
+		if (i == p)
+			continue;
+		s->cut[p][i] = s->cut[i][p] = true;
+		s->cut_etcd[i] = false;
+		tell_reset(s, p, i);
+		if (rnd_in(s, 500000))
+			tell_reset(s, p, i); /* and once more, when it has tried again */
+	}
+	after(s, (300 + rnd_below(s, 700)) * MS, mend_links, 0);
+	after(s, (300 + rnd_below(s, 700)) * MS, etcd_back, p);
+}
+
+/* A swap that takes a member into the set came into force: the primary does not hear of it, nor do those whose leases it has, and it loses the new member. A
+ * while later - the new member's lease has ended, the others' have not - it is cut off, and the new member may become primary at once. */
+bool fault_joined(struct sim *s, uint8_t primary, uint8_t joined)
+{
+	if (s->calm || primary == joined || !rnd_in(s, s->o.aim))
+		return false;
+	trace(s, "aimed: brick %u does not hear that %u is in the set, and loses it", primary, joined);
+	for (uint8_t i = 0; i < s->o.n; i++)
+		s->cut_etcd[i] = i != joined;
+	s->cut[primary][joined] = s->cut[joined][primary] = true;
+	after(s, (170 + rnd_below(s, 130)) * MS, isolate, primary);
+	return true;
 }
 
 void fault_init(struct sim *s)

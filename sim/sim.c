@@ -188,6 +188,7 @@ static void choose(struct sim *s)
 	o->p_slow = pick(s, some, 5);
 	o->p_leave = pick(s, (const uint32_t[]){0, 0, 30}, 3);
 	o->p_reset = pick(s, (const uint32_t[]){0, 0, 60}, 3);
+	o->aim = pick(s, (const uint32_t[]){0, 0, 0, 500000}, 4);
 }
 
 static void describe(struct sim *s)

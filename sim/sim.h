@@ -156,7 +156,7 @@ struct truth {
 struct options {
 	uint8_t n, groups, clients, write_quorum;
 	bool backup_reads, fifo, keep_recent, strict_unsure;
-	uint32_t duration_ms, loss, dup, spike, cas_lost, etcd_delay_us, net_us, fault_ms, handback_ms;
+	uint32_t duration_ms, loss, dup, spike, cas_lost, etcd_delay_us, net_us, fault_ms, handback_ms, aim;
 	uint32_t p_crash, p_power, p_power_all, p_stop, p_part, p_oneway, p_etcd, p_disk, p_slow, p_leave,
 		p_reset;
 };
@@ -233,6 +233,8 @@ void clients_stop(struct sim *s);
 
 void fault_init(struct sim *s);
 void fault_heal(struct sim *s);
+bool fault_joined(struct sim *s, uint8_t primary,
+		  uint8_t joined); /* bricks; true: the swap's answer is lost */
 
 /* ---- checkers ---- */
 void check_committed(struct member *m, uint64_t upto); /* committed_never_lost, exactly_once */

@@ -21,6 +21,8 @@ FOUND_BY = {
     "old_epoch_append": {"fenced"},
     "fsync_of_the_primary_only": {"fsync_durable"},
     "retry_done_again": {"exactly_once"},
+    "promotion_without_lease_wait": {"linearizable"},
+    "read_without_joining_lease": {"linearizable"},
 }
 CC = ["cc", "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-I", "src", "-I", "."]
 
