@@ -83,6 +83,27 @@ class Commands(unittest.TestCase):
                 w = self.cluster.where(path)
                 self.assertEqual((path, w["home"]), (path, domain))
                 self.assertEqual(w["groups"][0]["bricks"][0]["domain"], domain, "the preferred primary")
+        for domain in ("a", "b", "c"):  # an extended attribute, as the mount's users set it
+            folder = self.mount / f"given-{domain}"
+            folder.mkdir(mode=0o2750)
+            os.setxattr(folder, "user.colour", b"green")
+            before = folder.stat()
+            os.setxattr(folder, "user.kuayu.home", domain.encode())
+            after = folder.stat()
+            self.assertEqual((after.st_mode, after.st_uid, after.st_gid, after.st_mtime_ns),
+                             (before.st_mode, before.st_uid, before.st_gid, before.st_mtime_ns))
+            self.assertEqual((os.getxattr(folder, "user.colour"), os.getxattr(folder, "user.kuayu.home")), (b"green", domain.encode()))
+            (folder / "file").write_text("x")
+            w = self.cluster.where(folder / "file")
+            self.assertEqual((w["home"], w["groups"][0]["bricks"][0]["domain"]), (domain, domain))
+            number = folder.stat().st_ino
+            os.setxattr(folder, "user.kuayu.home", b"a" if domain == "b" else b"b")  # something is in it: it stays, and what is made in it goes
+            self.assertEqual((folder.stat().st_ino, (folder / "file").read_text()), (number, "x"))
+            (folder / "sub").mkdir()
+            self.assertEqual(self.cluster.where(folder / "sub")["home"], "a" if domain == "b" else "b")
+        with self.assertRaises(OSError):
+            os.setxattr(folder, "user.kuayu.home", b"nowhere")
+        self.assertEqual([n for n in os.listdir(self.mount) if n.startswith(".kuayu")], [])
         self.assertIn("no bricks in domain 'x'", self.refused("mkdir", "--home", "x", str(self.mount / "nowhere")))
 
     def test_top_counts_a_busy_file(self):

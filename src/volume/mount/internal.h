@@ -205,6 +205,10 @@ void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
 void ll_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
+/* ---- home.c ---- */
+/* Moves the folder to its home domain (attr.home) when it is empty and lies elsewhere. -ENOTEMPTY: it stays; other errors: it stays, too. */
+int home_move(struct mount *m, const struct vfs_attr *a);
+
 /* ---- file.c ---- */
 void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
 void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

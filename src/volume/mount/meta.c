@@ -259,6 +259,21 @@ void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	vfs_result_done(&res);
 }
 
+static void move_home(struct mount *m, const struct vfs_op *op, const struct vfs_attr *a)
+{
+	static const char name[] = "user.kuayu.home";
+	int r;
+
+	if (op->type != VFS_SETXATTR || op->name_len != strlen(name) ||
+	    memcmp(op->name, name, op->name_len) != 0)
+		return;
+	r = home_move(m, a);
+	if (r < 0 && r != -ENOTEMPTY && r != -ENOENT)
+		log_warn(
+			"an empty folder was not moved to its new home domain, new folders in it will be: %s",
+			strerror(-r));
+}
+
 static void change_xattr(fuse_req_t req, struct vfs_op *op, struct node *n)
 {
 	struct mount *m = mount_of(req);
@@ -281,6 +296,8 @@ static void change_xattr(fuse_req_t req, struct vfs_op *op, struct node *n)
 	pthread_mutex_lock(&n->lock);
 	n->no_xattrs = false;
 	pthread_mutex_unlock(&n->lock);
+	if (r == 0)
+		move_home(m, op, &res.attr);
 	fuse_reply_err(req, -r);
 	atomic_fetch_sub(&n->writing, 1);
 	vfs_result_done(&res);
