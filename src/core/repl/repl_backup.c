@@ -51,7 +51,8 @@ void backup_on_append(struct repl *r, const struct repl_msg *m, uint64_t now)
 
 	if (r->failed || (r->role != REPL_BACKUP && r->role != REPL_CATCHING))
 		return;
-	if (follows(r, rec)) {
+	/* Out of order only what is committed: a late copy from an earlier attempt, when this member was about to join, may not be. */
+	if (follows(r, rec) && (!live || rec->seq <= m->commit)) {
 		if (!live) {
 			r->matched = true;
 			backup_commit(r, m->commit);

@@ -61,6 +61,9 @@ struct repl_pos log_agree(const struct repl *r, struct repl_pos pos, uint64_t co
 	 * primary without the rest since. */
 	if (pos.epoch < r->view.fork)
 		return (struct repl_pos){0, 0};
+	/* All that it has is committed: then its end is a record of mine, whatever else I know of that epoch. */
+	if (pos.seq <= MIN(commit, r->pos.seq))
+		return pos;
 	return (struct repl_pos){0, MIN(MIN(commit, pos.seq), r->pos.seq)};
 }
 
