@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* record: building, encoding and checking records; payloads. Byte tables: docs/protocol/volume.md, "record".
+/* record: building, encoding and checking records. Byte tables: docs/protocol/volume.md, "record".
  *
  * A record is one allocation with room for a small body and for the checksums of 1 MiB of data; bigger ones grow by malloc. Effects
  * point into the body, so they are moved along when it moves. Whoever holds a reference may read; only its builder changes it, before it is
@@ -19,75 +19,6 @@ struct record_mem {
 	uint32_t small_crc[CHUNK_SMALL];
 	uint8_t small[BODY_SMALL];
 };
-
-/* ---- payloads ---- */
-
-struct payload *payload_new(uint32_t len)
-{
-	struct payload *p = calloc(1, sizeof(*p));
-
-	if (!p)
-		return NULL;
-	p->data = aligned_alloc(
-		VOL_BLOCK, MAX((size_t)VOL_BLOCK, ((size_t)len + VOL_BLOCK - 1) & ~(size_t)(VOL_BLOCK - 1)));
-	if (!p->data) {
-		free(p);
-		return NULL;
-	}
-	p->refs = 1;
-	p->len = len;
-	return p;
-}
-
-struct payload *payload_ref(struct payload *p)
-{
-	if (p)
-		p->refs++;
-	return p;
-}
-
-struct payload *payload_unref(struct payload *p)
-{
-	if (!p || --p->refs > 0)
-		return NULL;
-	free(p->chunk_crc);
-	p->chunk_crc = NULL;
-	if (p->release) {
-		p->release(p);
-		return NULL;
-	}
-	free(p->data);
-	free(p);
-	return NULL;
-}
-
-uint32_t payload_sum(struct payload *p, uint64_t off)
-{
-	uint32_t phase = off % VOL_BLOCK, sum, n, small[CHUNK_SMALL], *crc;
-
-	if (p->chunk_crc && p->phase == phase)
-		return p->sum;
-	crc = malloc(PAYLOAD_CHUNKS(p->len) * sizeof(*crc));
-	if (crc) {
-		n = payload_chunks(off, p->data, p->len, crc, &sum);
-		free(p->chunk_crc);
-		p->chunk_crc = crc;
-		p->n_chunks = n;
-		p->phase = phase;
-		p->sum = sum;
-		return sum;
-	}
-	/* No memory for a cache: the sum is the same, piece by piece. */
-	sum = 0;
-	for (uint32_t at = 0, len; at < p->len; at += len) {
-		uint32_t part;
-
-		len = (uint32_t)MIN((uint64_t)p->len - at, 64 * VOL_BLOCK - (off + at) % VOL_BLOCK);
-		n = payload_chunks(off + at, p->data + at, len, small, &part);
-		sum = crc32c(sum, small, n * sizeof(*small));
-	}
-	return sum;
-}
 
 /* ---- life ---- */
 

@@ -19,9 +19,9 @@
 /* File data, shared by the connection it came from, the log, and the sends to backups. Frees itself with the last reference. */
 struct payload {
 	_Atomic int refs;
-	uint32_t len;
+	uint32_t len, room; /* room: bytes of memory at data */
 	uint8_t *data;
-	void (*release)(struct payload *p); /* called at zero; NULL = free(data); free(p) */
+	void (*release)(struct payload *p); /* called at zero; NULL = free(data); free(p). owner is its own */
 	void *owner;
 	/* payload_sum's result, so that checking a frame and building a record read the data once. Zero in a payload that somebody else made. */
 	uint32_t *chunk_crc, n_chunks, sum,

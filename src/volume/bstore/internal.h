@@ -29,8 +29,8 @@
 #define SPARE_SEGMENTS_MAX  6
 #define NOW_BYTES_MAX	    (64u << 20)	 /* memory of `now` that starts a checkpoint */
 #define NOW_BYTES_STOP	    (512u << 20) /* appends are refused (-ENOSPC) when checkpoints do not succeed */
-#define RING_RECORDS	    1024 /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
-#define RING_BYTES	    (64u << 20) /* all groups */
+#define RING_RECORDS	    1024       /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
+#define RING_BYTES	    (8u << 20) /* all groups */
 #define FILES_OPEN_MAX	    4096
 #define WRITEBACK_BYTES	    (4u << 20) /* of large writes to one file before the disk is told to begin */
 #define WRITEBACK_FILES	    32
