@@ -124,6 +124,7 @@ class Brick(Process):
 
     def __init__(self, cluster, name, domain, address, data, image):
         self.domain, self.address, self.data, self.image, self.loop = domain, address, data, image, None
+        self.path = data  # as the brick itself calls it
         self.listen = f"{address}:{BRICK_PORT}"
         self.run_dir = cluster.memory / "run" / name  # in memory: it tells a crash from a loss of power
         argv = cluster.network.prefix(name) + [KUAYU, "brick", "--data", data, "--node", name, "--domain", domain, "--listen", self.listen,
@@ -222,7 +223,7 @@ class VolumeCluster:
         kind = (["stripe", self.stripe] if self.stripe > 1 else []) + ["replica", self.replica]
         # Stripe neighbours and copies: the product picks by domain, the order here is by number, then domain.
         order = sorted(self.bricks.values(), key=lambda b: (int(b.name[len(b.domain):]), b.domain))
-        create = ["create", self.volume_name, *kind, *[f"{b.name}:{b.data}" for b in order], *self.options]
+        create = ["create", self.volume_name, *kind, *[f"{b.name}:{b.path}" for b in order], *self.options]
         self.retry("the volume can be created", create)
         for key, value in (settings or {}).items():
             self.kuayu("volume", "set", self.volume_name, key, value)
