@@ -63,13 +63,14 @@ int bstore_checkpoint(struct bstore *b, struct err *e); /* now, waits; else by b
 void bstore_tick(struct bstore *b);			/* every 10..100 ms */
 
 struct bstore_stats {
-	uint64_t bytes_total, bytes_free, files_free; /* statvfs */
+	uint64_t bytes_total, bytes_free, files_total, files_free; /* statvfs; files_total 0: not limited */
 	uint64_t log_bytes, checkpoints, syncs, records;
 	uint64_t replayed, dropped, torn,
 		bad_blocks; /* of recovery: records applied, cut or without their predecessors; 1 = torn end; blocks marked bad (also by rollbacks) */
 	uint64_t sync_us_last, sync_us_max;
 	int error; /* EIO/ENOSPC seen since the last successful checkpoint; 0 = fine */
 };
-void bstore_get_stats(struct bstore *b, struct bstore_stats *ret);
+void bstore_get_stats(struct bstore *b, struct bstore_stats *ret); /* statvfs: at most 500 ms old */
+void bstore_measure(struct bstore *b);				   /* statvfs now */
 /* Zero-copy reading: descriptor of a slice's file (borrowed, valid until the next call); -ENOENT = all holes. */
 int bstore_fd(struct bstore *b, uint32_t group, const struct vol_ino *ino);

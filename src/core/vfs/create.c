@@ -41,11 +41,6 @@ static int show_there(struct tx *t, const struct entry *there)
 	return 0;
 }
 
-static int no_room(const struct tx *t)
-{
-	return t->v->bytes_free < t->v->reserve ? -ENOSPC : 0;
-}
-
 /* The new inode in a folder: entry, inode, folder. */
 static int born(struct tx *t, struct inode *folder, struct inode *in)
 {
@@ -102,7 +97,7 @@ int do_create(struct tx *t)
 		return 0;
 	}
 	if (r == 0)
-		r = no_room(t);
+		r = no_room(t, 0);
 	if (r < 0)
 		return r;
 	in = (struct inode){.a = {.mode = type | (op->attr.mode & 07777)}};
@@ -125,7 +120,7 @@ int do_symlink(struct tx *t)
 		return op->data_len ? -EINVAL : -ENOENT;
 	if (op->data_len > VFS_SYMLINK_MAX)
 		return -ENAMETOOLONG;
-	r = no_room(t);
+	r = no_room(t, 0);
 	if (r < 0)
 		return r;
 	in = (struct inode){.a = {.mode = S_IFLNK | 0777, .size = op->data_len},
@@ -163,7 +158,7 @@ int do_mkdir(struct tx *t)
 		return -EMLINK;
 	if (vol_id_eq(&op->target.folder, &none) || op->target.num)
 		return -EINVAL;
-	r = no_room(t);
+	r = no_room(t, 0);
 	if (r < 0)
 		return r;
 	new_folder(&in, &op->target.folder, &op->attr, &op->ino.folder);
@@ -196,8 +191,9 @@ int do_step_make_folder(struct tx *t)
 	r = inode_get(t, &op->ino, &taken);
 	if (r != -ENOENT)
 		return r < 0 ? r : -EINVAL; /* ids are random: no honest client has two folders of one id */
-	r = no_room(t);
-	if (r < 0)
+	r = no_room(t, 0);
+	if (r ==
+	    -ENOSPC) /* -EAGAIN would be final here; the parent's group has looked too, and it is little */
 		return r;
 	new_folder(&in, &op->ino.folder, &op->attr, &op->attr.up);
 	in.a.atime_ns = in.a.mtime_ns = in.a.ctime_ns = op->attr.ctime_ns;

@@ -70,11 +70,14 @@ static int check_range(uint64_t off, uint64_t len)
 	return off > VFS_SIZE_MAX || len > VFS_SIZE_MAX - off ? -EFBIG : 0;
 }
 
-static int no_room(const struct tx *t, uint64_t len)
+int no_room(const struct tx *t, uint64_t len)
 {
 	const struct vfs *v = t->v;
 
-	return v->bytes_free < v->reserve || v->bytes_free - v->reserve < len ? -ENOSPC : 0;
+	if (v->files_free < v->files_reserve || v->bytes_free < v->reserve ||
+	    v->bytes_free - v->reserve < len)
+		return -ENOSPC;
+	return v->bytes_free - v->reserve - len < v->bytes_taken ? -EAGAIN : 0;
 }
 
 /* A write by a user takes the set-id bits, as the kernel does it for a local file. */

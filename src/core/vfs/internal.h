@@ -107,6 +107,8 @@ int entry_put(struct tx *t, const struct vol_id *folder, const char *name, size_
 int entry_del(struct tx *t, const struct vol_id *folder, const char *name, size_t len);
 /* As entry_find for an operation that will change the name: -EAGAIN when an intent holds it. */
 int entry_claim(struct tx *t, const struct vol_id *folder, const char *name, size_t len, struct entry *ret);
+/* 0, -ENOSPC; -EAGAIN: maybe, it is being measured. */
+int no_room(const struct tx *t, uint64_t len);
 int folder_empty(struct tx *t, const struct vol_id *folder); /* 0, -ENOTEMPTY, -EAGAIN: only reserved names */
 void type_only(struct vfs_attr *a, const struct entry *e);
 

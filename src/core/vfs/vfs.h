@@ -160,6 +160,9 @@ struct vfs {
 	const struct vol_map *map;		      /* may be replaced by the shell when it changes */
 	uint64_t bytes_free, bytes_total, files_free; /* STATFS; refreshed by the shell */
 	uint64_t reserve;			      /* bytes: WRITE answers -ENOSPC when less is free */
+	uint64_t files_reserve;			      /* the same of files_free */
+	uint64_t
+		bytes_taken; /* may have been taken since bytes_free was measured; when that matters: -EAGAIN */
 };
 int vfs_init(struct vfs *v, struct replica *r, const struct vol_map *map);
 

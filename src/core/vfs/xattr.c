@@ -125,8 +125,9 @@ int do_setxattr(struct tx *t)
 		return -ENODATA;
 	if (!there && in.xattrs >= VFS_XATTRS_MAX)
 		return -ENOSPC;
-	if (t->v->bytes_free < t->v->reserve)
-		return -ENOSPC;
+	r = no_room(t, 0);
+	if (r < 0)
+		return r;
 	if (is_home(op, &in)) {
 		r = home_of(t, op->data, op->data_len, &in.a.home);
 		if (r < 0)

@@ -167,8 +167,7 @@ static void space_in(struct brick *b, struct peer *p, const json_t *q)
 		for (uint32_t i = 0; v && v->open && i < v->doc.map->n_groups; i++)
 			for (uint8_t m = 0; v->grp[i] && m < v->grp[i]->n; m++)
 				if (v->grp[i]->member[m] == p && json_is_integer(value))
-					v->grp[i]->member_free[m] =
-						(uint64_t)MAX(json_integer_value(value), 0);
+					space_told(v->grp[i], m, (uint64_t)MAX(json_integer_value(value), 0));
 	}
 }
 
@@ -208,6 +207,7 @@ void admin_tick(struct brick *b)
 	_cleanup_free_ char *text = NULL;
 	json_t *all = json_object();
 
+	b->told = b->taken;
 	json_object_set_new(o, "verb", json_string("space"));
 	json_object_set_new(o, "volumes", all);
 	for (struct vol *v = b->vols; v; v = v->next) {
@@ -215,6 +215,7 @@ void admin_tick(struct brick *b)
 
 		if (!v->open)
 			continue;
+		space_measure(v);
 		bstore_get_stats(v->store, &st);
 		set_int(all, v->name, st.bytes_free);
 	}

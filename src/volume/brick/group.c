@@ -91,6 +91,7 @@ static int on_append(void *ctx, struct record *rec, bool live)
 		grp_mark(g);
 		return r;
 	}
+	space_take(g->v->b, rec);
 	g->v->dirty = true;
 	return 0;
 }
@@ -239,7 +240,7 @@ struct grp *grp_new(struct vol *v, uint32_t idx)
 	g->serial = ++v->b->next_serial;
 	g->replica = bstore_replica(v->store, idx);
 	for (uint8_t i = 0; i < g->n; i++) {
-		g->member_free[i] = UINT64_MAX;
+		g->room[i].free = UINT64_MAX;
 		if (m->group[idx].brick[i] == v->self)
 			g->self = i;
 		else

@@ -169,6 +169,10 @@ struct orphan {
 struct intent;
 
 /* ---- groups ---- */
+struct room { /* of a member: bytes free; what this brick had appended when that was measured at the latest; and at the newest telling */
+	uint64_t free, taken, told;
+};
+
 struct grp {
 	struct vol *v;
 	uint32_t idx;
@@ -201,8 +205,8 @@ struct grp {
 	struct pull *pull;
 	uint64_t pull_epoch; /* of the last one */
 	bool proposing;
-	uint64_t sweep_ms, relist_ms; /* when old answers, and orphans, are looked for next */
-	uint64_t member_free[VOL_REPLICA_MAX];
+	uint64_t sweep_ms, relist_ms;	   /* when old answers, and orphans, are looked for next */
+	struct room room[VOL_REPLICA_MAX]; /* space.c */
 };
 
 /* ---- volumes ---- */
@@ -231,6 +235,7 @@ struct vol {
 	uint64_t client_op_ms; /* a client was active */
 	uint32_t sampled;
 	uint64_t retry_open_ms;
+	uint64_t reserve; /* of bytes free: space.c */
 };
 
 struct brick {
@@ -253,7 +258,8 @@ struct brick {
 	uint32_t n_asks;
 	struct vol *vols;
 	struct grp *ready;
-	uint32_t waiting; /* operations of clients */
+	uint32_t waiting;     /* operations of clients */
+	uint64_t taken, told; /* space.c: bytes appended, at the latest telling */
 	uint32_t pulls, pulls_in_flight, repairs;
 	struct op *free_ops;
 	struct record *nothing; /* of reads */
@@ -332,7 +338,6 @@ void op_fail_all(struct grp *g);		 /* no longer primary */
 void op_fail_reads(struct grp *g);		 /* what they saw may be gone */
 int op_submit(struct op *o, struct record *rec); /* repl_submit, pushes, dirty map; then queued */
 void ops_done(struct brick *b);
-uint64_t free_bytes(const struct grp *g); /* the least of what the members have */
 
 /* ---- session.c ---- */
 int session_hello(struct conn *c, struct vol *v, const struct proto_hello *h);
@@ -394,4 +399,11 @@ void scrub_status(const struct vol *v, json_t *into);
 /* ---- admin.c, metrics.c ---- */
 int admin_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
 void admin_tick(struct brick *b); /* tells other members how much is free */
+
+/* ---- space.c ---- */
+void space_measure(struct vol *v);			    /* the own disk; also what statfs answers */
+void space_look(struct grp *g);				    /* before an operation that may need room */
+void space_take(struct brick *b, const struct record *rec); /* it was appended */
+void space_told(struct grp *g, uint8_t member, uint64_t bytes_free);
+bool space_tell(struct vol *v); /* the others should hear of it now */
 void metrics_text(struct brick *b, struct buf *out);

@@ -281,7 +281,10 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 {
 	struct grp *g = o->g;
 	struct record *rec = record_new(g->idx);
-	int r = rec ? vfs_exec(&g->vfs, vop, clock_wall_us() * 1000, rec, &o->res) : -ENOMEM;
+	int r;
+
+	space_look(g);
+	r = rec ? vfs_exec(&g->vfs, vop, clock_wall_us() * 1000, rec, &o->res) : -ENOMEM;
 
 	if (r < 0) {
 		log_warn("volume %s, group %u: operation %d failed: %s", g->v->name, g->idx, vop->type,
@@ -526,14 +529,4 @@ void op_own(struct grp *g, const struct vfs_op *vop,
 	o->done = done;
 	o->ctx = ctx;
 	start(o, vop, changes);
-}
-
-uint64_t free_bytes(const struct grp *g)
-{
-	uint64_t least = UINT64_MAX;
-
-	for (uint8_t i = 0; i < g->n; i++)
-		if (g->view.isr & 1u << i || i == g->self)
-			least = MIN(least, g->member_free[i]);
-	return least;
 }

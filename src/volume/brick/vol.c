@@ -84,8 +84,6 @@ static int open_store(struct vol *v, struct err *e)
 	return bstore_open(&o, &v->store, e);
 }
 
-static void space(struct vol *v);
-
 static void vol_open(struct vol *v)
 {
 	const struct vol_map *m = v->doc.map;
@@ -107,7 +105,7 @@ static void vol_open(struct vol *v)
 	for (uint32_t i = 0; i < m->n_groups; i++)
 		if (bstore_replica(v->store, i))
 			v->grp[i] = grp_new(v, i);
-	space(v);
+	space_measure(v);
 	log_info("volume %s: open", v->name);
 	for (uint32_t i = 0; i < m->n_groups; i++)
 		if (v->grp[i])
@@ -274,29 +272,6 @@ void vol_failed(struct vol *v, int err, const char *what)
 		}
 }
 
-/* What the file system answers to statfs, and when it stops taking more. */
-static void space(struct vol *v)
-{
-	struct bstore_stats st;
-	uint64_t reserve;
-
-	bstore_get_stats(v->store, &st);
-	reserve = MAX(RESERVE_MIN, st.bytes_total / 100);
-	if (st.bytes_total < 8 * RESERVE_MIN) /* a small disk, of a test or a device */
-		reserve = st.bytes_total / 16;
-	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
-		struct grp *g = v->grp[i];
-
-		if (!g)
-			continue;
-		g->member_free[g->self] = st.bytes_free;
-		g->vfs.bytes_total = st.bytes_total;
-		g->vfs.bytes_free = free_bytes(g);
-		g->vfs.files_free = st.files_free;
-		g->vfs.reserve = reserve;
-	}
-}
-
 /* The index of changes is kept as far back as a member that returns may need it: while all are in sync, the newest INDEX_KEEP records; else more, but
  * not without end: who is away for longer compares everything. */
 static void forget(struct grp *g)
@@ -339,7 +314,7 @@ static void vol_tick(struct vol *v, uint64_t now)
 	}
 	sessions_tick(v, now);
 	if (v->b->ticks % 20 == 0)
-		space(v);
+		space_measure(v);
 	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
 		struct grp *g = v->grp[i];
 
@@ -364,8 +339,14 @@ void vols_tick(struct brick *b)
 {
 	uint64_t now = clock_ms();
 
-	for (struct vol *v = b->vols; v; v = v->next)
+	bool tell = false;
+
+	for (struct vol *v = b->vols; v; v = v->next) {
 		vol_tick(v, now);
+		tell = tell || (v->open && space_tell(v));
+	}
+	if (tell)
+		admin_tick(b);
 }
 
 void vols_done(struct brick *b)

@@ -314,7 +314,7 @@ int bstore_fd(struct bstore *b, uint32_t group, const struct vol_ino *ino)
 	return r < 0 ? r : f->fd;
 }
 
-static void refresh_space(struct bstore *b)
+void bstore_measure(struct bstore *b)
 {
 	struct statvfs v;
 
@@ -323,13 +323,14 @@ static void refresh_space(struct bstore *b)
 		return;
 	b->stats.bytes_total = (uint64_t)v.f_blocks * v.f_frsize;
 	b->stats.bytes_free = (uint64_t)v.f_bavail * v.f_frsize;
+	b->stats.files_total = v.f_files;
 	b->stats.files_free = v.f_favail;
 }
 
 void bstore_get_stats(struct bstore *b, struct bstore_stats *ret)
 {
 	if (clock_ms() - b->statvfs_at_ms >= 500)
-		refresh_space(b);
+		bstore_measure(b);
 	b->stats.log_bytes = log_bytes(&b->log, b->checkpoint_lsn);
 	*ret = b->stats;
 }
@@ -339,6 +340,9 @@ void bstore_tick(struct bstore *b)
 	uint64_t now = clock_ms(), every = b->o.checkpoint_ms ? b->o.checkpoint_ms : CHECKPOINT_MS;
 	uint64_t bytes = b->o.checkpoint_bytes ? b->o.checkpoint_bytes : CHECKPOINT_BYTES;
 
+	/* A disk that gets full: no more log than two segments. Those that checkpoints free are used again, so it does not grow any more. */
+	if (b->stats.bytes_free < MIN(b->stats.bytes_total / 4, LOG_ROOM))
+		bytes = MIN(bytes, 2 * b->log.seg_bytes);
 	sync_reap(b);
 	checkpoint_reap(b);
 	sync_start(b);
@@ -363,7 +367,7 @@ static int open_all(struct bstore *b, struct err *e)
 		r = env_open(b, e);
 	if (r < 0)
 		return r;
-	refresh_space(b);
+	bstore_measure(b);
 	r = recover(b, e);
 	if (r == 0)
 		r = run_open(b, e);

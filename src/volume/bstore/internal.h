@@ -38,6 +38,7 @@
 #define CHECKPOINT_MS	    5000
 #define CHECKPOINT_BYTES    (256ull << 20)
 #define CHECKPOINT_RETRY_MS 1000
+#define LOG_ROOM	    (1ull << 30) /* free; with less the log is kept short */
 #define MAP_BYTES	    (64ull << 30)
 #define META_KEY	    "\xff\xffM" /* behind every group: where the log starts */
 
