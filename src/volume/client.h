@@ -63,3 +63,45 @@ void vclient_forks_begin(struct vclient_slot *s);
 uint64_t vclient_forks_end(struct vclient_slot *s, const struct vol_ino *ino);
 /* fsync of every group the file has stripes in. */
 int vclient_fsync(struct vclient_slot *s, const struct vol_ino *ino);
+
+/* ---- pipe: many writes in flight at once, all on one thread ----
+ * For a writer that does not wait for each answer (the mount's write-behind). One connection a brick; a brick handles a connection's operations in
+ * order. Every write has one try: whatever is not a final answer - a refusal, a broken or silent connection, a new primary - comes back as
+ * `again`, and is asked again by vclient_write_again on any thread, with the same id, so nothing is done twice. Writes that overlap must
+ * not be in flight together: they may land in any order. Not for volumes whose files lie in several groups (stripe above 1). */
+struct vclient_pipe;
+
+struct vclient_write {
+	struct vfs_op op; /* VFS_WRITE, filled by the caller but for id; not VFS_APPEND */
+	uint32_t group;	  /* vol_owner of the inode */
+	const void *data; /* op.len bytes; unchanged until it comes back */
+	void *ctx;
+	/* when it comes back: */
+	struct vfs_result res; /* the caller calls vfs_result_done */
+	bool leased;	       /* as vclient_call's */
+	uint64_t forks;	       /* as vclient_forks_end's */
+	/* the pipe's: */
+	uint32_t number; /* in ids; set by vclient_write_init */
+	uint64_t count, request, resets;
+	struct repl_view view;
+	uint32_t brick;
+	bool flying;
+	struct buf head; /* encoded head and body */
+	size_t sent;
+};
+
+#define VCLIENT_PIPE_MAX 256 /* writes in flight */
+
+struct vclient_pipe *vclient_pipe_new(struct vclient *c, void (*back)(struct vclient_write *w,
+								      bool again)); /* NULL = no memory */
+struct vclient_pipe *vclient_pipe_free(struct vclient_pipe *p); /* nothing may be in flight */
+void vclient_write_init(struct vclient *c, struct vclient_write *w);
+void vclient_write_done(struct vclient_write *w);
+/* Puts it on its way; bytes go out with the next vclient_pipe_run. Else `again` at once: false. */
+bool vclient_pipe_send(struct vclient_pipe *p, struct vclient_write *w);
+/* Sends, and waits for answers at most timeout_ms (-1 = until something happens), or until `fd` (-1 = none) can be read or somebody calls
+ * vclient_pipe_wake; calls `back`, which must not call the pipe. */
+void vclient_pipe_run(struct vclient_pipe *p, int fd, int timeout_ms);
+void vclient_pipe_wake(struct vclient_pipe *p); /* from any thread */
+/* Once more, or for the first time (op.id all zero), with all tries, on the caller's slot. Returns res.err or -EIO. Any number of stripes. */
+int vclient_write_again(struct vclient_slot *s, struct vclient_write *w);

@@ -242,7 +242,9 @@ int call_group(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res
 	struct attempt a = {.s = s, .op = op, .res = res, .k = k};
 	uint64_t since = 0, pause = PAUSE_MIN_MS, now;
 
-	op->id = (struct vfs_opid){c->id, s->number, vfs_changes(op->type) ? ++s->op : 0};
+	if (!k->keep_id)
+		op->id = (struct vfs_opid){c->id, s->number, vfs_changes(op->type) ? ++s->op : 0};
+	k->keep_id = false;
 	for (uint32_t at_once = 0;;) {
 		enum outcome o = attempt(&a);
 

@@ -34,8 +34,10 @@ void client_view_hint(struct vclient *c, uint32_t group, const struct repl_view 
 		primary = g->known && g->view.primary != v->primary;
 		g->view = *v;
 		g->known = true;
-		if (primary)
+		if (primary) {
 			kick_slots(c, group, m, v);
+			pipe_kick(c);
+		}
 		pthread_cond_broadcast(&c->changed);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -166,6 +168,7 @@ static struct vclient *client_alloc(const struct vclient_options *o)
 	pthread_condattr_destroy(&a);
 	random_bytes(&c->id, sizeof(c->id));
 	c->sessions.wake = -1;
+	atomic_store(&c->pipe_wake, -1);
 	return c;
 }
 

@@ -24,8 +24,7 @@ static int refresh_gen(struct vclient_slot *s, const struct vol_ino *ino, uint32
 	return r;
 }
 
-/* One piece, in one group. -ESTALE: truncated meanwhile; the generation is read again. */
-static int write_piece(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k)
+int write_piece(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k)
 {
 	int r;
 

@@ -106,6 +106,7 @@ struct vclient {
 	struct vclient_slot *slots;
 	struct sessions sessions;
 	uint64_t timeout_ms;
+	_Atomic int pipe_wake; /* eventfd of the pipe, told of new primaries; -1 = none */
 };
 
 /* ---- conn.c: one blocking connection ---- */
@@ -140,17 +141,23 @@ struct call {
 	int member;   /* READ from this member only; -1 = as the view says */
 	int from;     /* READ: the member that answered */
 	bool want_lease, leased;
+	bool keep_id;	      /* op->id is of an earlier try; false after the first call */
 	bool again_is_answer; /* VFS_LOCK: -EAGAIN is what the caller wants to know */
 };
 int call_group(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k);
 
 /* ---- data.c ---- */
+/* One piece, in one group. -ESTALE: truncated meanwhile; the generation is read again. */
+int write_piece(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k);
 int data_write(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased);
 int64_t data_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t size, uint64_t off, void *data,
 		  uint32_t len, bool *ret_leased);
 int data_fsync(struct vclient_slot *s, const struct vol_ino *ino);
 int data_seek(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res);
 int data_statfs(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res);
+
+/* ---- pipe.c ---- */
+void pipe_kick(struct vclient *c); /* a group has a new primary */
 
 /* ---- session.c ---- */
 int sessions_start(struct vclient *c, struct err *e);

@@ -275,6 +275,10 @@ static bool emit(struct reply *p, const char *name, struct vol_ino ino, uint32_t
 	}
 	if (a && p->link)
 		n = node_lookup(p->m, &ino);
+	if (n && behind_busy(n)) { /* its size is not known before it is drained */
+		node_forget(p->m, n, 1);
+		n = NULL;
+	}
 	if (n) {
 		struct vfs_attr now;
 		bool keep = cache_learn(p->m, n, a, p->keep, &now);

@@ -4,7 +4,7 @@
  * Opening asks nothing when the attributes are known under a lease. Pages stay in the kernel over opens (keep_cache): they are there only as
  * long as a lease protects them. What was read or written without one is dropped behind the reply. Files opened to append, and files that
  * two clients write at once, go past the page cache (direct I/O), so that no page is locked while their writes wait for each other.
- * No write-back: a write that returned is on every in-sync copy. */
+ * No write-back unless it is asked for (behind.c): a write that returned is on every in-sync copy. */
 #include <fcntl.h>
 
 #include "volume/mount/internal.h"
@@ -29,6 +29,7 @@ void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi)
 	if ((fi->flags & O_APPEND || contended) &&
 	    ((fi->flags & O_ACCMODE) == O_WRONLY || atomic_load(&m->direct_mmap)))
 		fi->direct_io = 1;
+	behind_opened(m, n, fi);
 	atomic_fetch_add(&n->opens, 1);
 }
 
@@ -41,6 +42,7 @@ static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 	bool leased;
 	int r;
 
+	behind_drain(m, n);
 	op_init(&op, VFS_SETATTR, req, n);
 	op.set = VFS_SET_SIZE;
 	atomic_fetch_add(&n->writing, 1);
@@ -68,8 +70,10 @@ void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	r = fi->flags & O_TRUNC ? truncate_at_open(m, req, n) : meta_refresh(m, req, n, &a, &keep);
 	if (r == 0) {
 		file_opened(m, n, fi);
-		if (fuse_reply_open(req, fi) < 0)
+		if (fuse_reply_open(req, fi) < 0) {
 			atomic_fetch_sub(&n->opens, 1);
+			behind_closed(fi);
+		}
 	} else
 		fuse_reply_err(req, r == -ENOENT ? meta_gone(req) : -r);
 	atomic_fetch_sub(&n->opens, 1);
@@ -80,34 +84,43 @@ void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
 
+	behind_drain(m, n);
+	behind_closed(fi);
 	if (fi->flock_release)
 		(void)lock_release_owner(m, n, fi->lock_owner, true);
 	atomic_fetch_sub(&n->opens, 1);
 	fuse_reply_err(req, 0);
 }
 
-/* close(2) of any descriptor of the file gives up the process's POSIX locks. All data are at the bricks already. */
+/* close(2) of any descriptor of the file gives up the process's POSIX locks. All data are at the bricks then. */
 void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
 	bool locked;
+	int r = 0, failed;
 
+	behind_drain(m, n);
+	failed = behind_error(m, n, fi);
 	pthread_mutex_lock(&n->lock);
 	locked = n->locked;
 	pthread_mutex_unlock(&n->lock);
-	fuse_reply_err(req, locked ? -lock_release_owner(m, n, fi->lock_owner, false) : 0);
+	if (locked)
+		r = lock_release_owner(m, n, fi->lock_owner, false);
+	fuse_reply_err(req, failed ? -failed : -r);
 }
 
 void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	uint64_t end = UINT64_MAX;
 	bool leased, keep, direct = fi && fi->flags & O_DIRECT;
 	int64_t got;
 
+	behind_drain(m, n);
+	t = tick_of(m, &n->ino, NULL);
 	if (!read_room()) {
 		fuse_reply_err(req, ENOMEM);
 		return;
@@ -136,10 +149,8 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		cache_drop_behind(m, n, (uint64_t)off, size);
 }
 
-static void wrote(struct mount *m, struct node *n)
+void file_wrote(struct node *n, uint64_t forks)
 {
-	uint64_t forks = vclient_forks_end(slot_of(m), &n->ino);
-
 	pthread_mutex_lock(&n->lock);
 	if (!n->dirty || forks == UINT64_MAX)
 		n->forks = forks;
@@ -153,7 +164,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	struct payload p = {.refs = 1, .len = (uint32_t)size, .data = (uint8_t *)data};
 	struct vfs_result res = {0};
 	bool leased = false, keep;
@@ -166,6 +177,15 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	op.payload = &p;
 	if (fi && fi->flags & O_APPEND && !fi->writepage)
 		op.flags |= VFS_APPEND;
+	r = behind_write(m, n, &op, fi, data);
+	if (r != -ENOTSUP) {
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_write(req, size);
+		return;
+	}
+	t = tick_of(m, &n->ino, NULL);
 	pthread_mutex_lock(&n->lock);
 	op.gen = n->attr.gen;
 	pthread_mutex_unlock(&n->lock);
@@ -175,7 +195,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	if (r < 0 && op.len == size)
 		op.len = 0;
 	if (r == 0 || op.len > 0)
-		wrote(m, n);
+		file_wrote(n, vclient_forks_end(slot_of(m), &n->ino));
 	if (r < 0 && op.len == 0) {
 		cache_unsure(n);
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
@@ -202,7 +222,13 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	bool lost = false;
 	int r;
 
-	(void)datasync, (void)fi;
+	(void)datasync;
+	behind_drain(m, n);
+	r = behind_error(m, n, fi);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
 	pthread_mutex_lock(&n->lock);
 	written = n->written;
 	pthread_mutex_unlock(&n->lock);
@@ -256,13 +282,15 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	struct vfs_result res = {0};
 	struct vfs_op op;
 	bool leased;
 	int r;
 
 	(void)fi;
+	behind_drain(m, n);
+	t = tick_of(m, &n->ino, NULL);
 	op_init(&op, VFS_FALLOCATE, req, n);
 	op.off = (uint64_t)off;
 	op.len = (uint64_t)len;
@@ -293,6 +321,7 @@ void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 	int r;
 
 	(void)fi;
+	behind_drain(m, node_of(m, ino));
 	op_init(&op, VFS_SEEK, req, node_of(m, ino));
 	op.off = (uint64_t)off;
 	op.set = (uint32_t)whence;

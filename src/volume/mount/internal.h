@@ -23,6 +23,7 @@
 #include <stdatomic.h>
 
 #include "volume/client.h"
+#include "volume/mount/wqueue.h"
 
 #define NODES_CHUNK   1024
 #define NODES_CHUNKS  65536 /* 67 million nodes */
@@ -57,11 +58,12 @@ struct node {
 	bool complete, fresh, build;
 	uint8_t misses;
 	struct names names;
-	uint64_t changes;	  /* own changes of the folder's names */
-	bool dirty;		  /* written through here since the newest fsync */
-	uint64_t forks, written;  /* of the first such write (vclient_forks_end); writes so far */
-	uint64_t contended_until; /* written by others while it was written here */
-	_Atomic uint32_t doubt;	  /* drops of its pages that have not come to their end */
+	uint64_t changes;		    /* own changes of the folder's names */
+	bool dirty;			    /* written through here since the newest fsync */
+	uint64_t forks, written;	    /* of the first such write (vclient_forks_end); writes so far */
+	uint64_t contended_until;	    /* written by others while it was written here */
+	_Atomic uint32_t doubt;		    /* drops of its pages that have not come to their end */
+	struct behind_file *_Atomic behind; /* NULL until something was written behind */
 };
 
 struct nodes {
@@ -73,7 +75,7 @@ struct nodes {
 
 struct mount_settings {
 	char *volume, *dir, *store, *store_ca, *store_cert, *store_key, *domain, *log;
-	int64_t timeout_ms, threads, readahead_kb;
+	int64_t timeout_ms, threads, readahead_kb, behind_kb;
 	bool foreground, leases, read_only, allow_other;
 	char *fuse_options; /* for the kernel: "ro,nosuid,..." */
 };
@@ -89,6 +91,7 @@ struct drop {
 };
 
 struct waiter;
+struct behind;
 
 struct mount {
 	struct mount_settings s;
@@ -112,6 +115,7 @@ struct mount {
 	uint32_t n_waiters;
 	bool unlocked;
 	pthread_t locker;
+	struct behind *behind; /* NULL = every write goes through */
 };
 
 /* ---- node.c ---- */
@@ -209,8 +213,27 @@ void ll_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 /* Moves the folder to its home domain (attr.home) when it is empty and lies elsewhere. -ENOTEMPTY: it stays; other errors: it stays, too. */
 int home_move(struct mount *m, const struct vfs_attr *a);
 
+/* ---- behind.c ---- */
+int behind_start(struct mount *m);
+/* What is waiting is sent, at most as long as operations may take; said when bytes are lost. */
+void behind_flush(struct mount *m);
+void behind_stop(struct mount *m);
+void behind_file_free(struct node *n);
+/* 0: the bytes are taken. -ENOTSUP: not for this write; it goes through, behind what was taken before. Else what write(2) has to say. */
+int behind_write(struct mount *m, struct node *n, const struct vfs_op *op, const struct fuse_file_info *fi,
+		 const char *data);
+bool behind_busy(struct node *n);
+/* Everything taken of the file before now has landed, or failed (behind_error tells). */
+void behind_drain(struct mount *m, struct node *n);
+void behind_drain_all(struct mount *m);
+void behind_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
+void behind_closed(struct fuse_file_info *fi);
+int behind_error(struct mount *m, struct node *n,
+		 const struct fuse_file_info *fi); /* for fsync and close; once */
+
 /* ---- file.c ---- */
 void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
+void file_wrote(struct node *n, uint64_t forks); /* something is written; forks: vclient_forks_end */
 void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

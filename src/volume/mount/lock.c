@@ -155,9 +155,11 @@ static void take(fuse_req_t req, fuse_ino_t ino, const struct vfs_lock *l, bool 
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	int r = ask(m, n, l);
 	struct waiter *w;
+	int r;
 
+	behind_drain(m, n); /* who gets the lock next sees it */
+	r = ask(m, n, l);
 	if (r != -EAGAIN || !wait) {
 		fuse_reply_err(req, r == -EAGAIN ? EAGAIN : -r);
 		return;

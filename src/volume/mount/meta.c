@@ -9,11 +9,13 @@
 int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_attr *ret, bool *ret_keep)
 {
 	struct vfs_result res = {0};
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	struct vfs_op op;
 	bool leased;
 	int r;
 
+	behind_drain(m, n);
+	t = tick_of(m, &n->ino, NULL);
 	gate_in(m);
 	*ret_keep = cache_learn(m, n, NULL, false, ret);
 	gate_out(m);
@@ -104,7 +106,7 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	struct vfs_result res = {0};
 	struct vfs_attr a;
 	struct vfs_op op;
@@ -118,6 +120,8 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 		ll_getattr(req, ino, fi);
 		return;
 	}
+	behind_drain(m, n);
+	t = tick_of(m, &n->ino, NULL);
 	atomic_fetch_add(&n->writing, 1);
 	r = vclient_call(slot_of(m), &op, &res, &leased);
 	if (r < 0) {
@@ -277,11 +281,13 @@ static void move_home(struct mount *m, const struct vfs_op *op, const struct vfs
 static void change_xattr(fuse_req_t req, struct vfs_op *op, struct node *n)
 {
 	struct mount *m = mount_of(req);
-	struct tick t = tick_of(m, &n->ino, NULL);
+	struct tick t;
 	struct vfs_result res = {0};
 	bool leased;
 	int r;
 
+	behind_drain(m, n);
+	t = tick_of(m, &n->ino, NULL);
 	pthread_mutex_lock(&n->lock);
 	n->no_xattrs = false;
 	pthread_mutex_unlock(&n->lock);

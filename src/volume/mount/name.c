@@ -81,6 +81,14 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
+	if (behind_busy(n)) { /* what was asked before the drain is too old */
+		r = meta_refresh(m, req, n, &f->attr, &f->attr_leased);
+		if (r < 0) {
+			node_forget(m, n, 1);
+			fuse_reply_err(req, -r);
+			return;
+		}
+	}
 	gate_in(m);
 	if (f->leased && tick_same(m, &f->tick))
 		keep_folder(folder);
@@ -95,8 +103,10 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 		r = fuse_reply_entry(req, &e);
 	gate_out(m);
 	if (r < 0) {
-		if (fi)
+		if (fi) {
 			atomic_fetch_sub(&n->opens, 1);
+			behind_closed(fi);
+		}
 		node_forget(m, n, 1);
 	}
 }
@@ -305,7 +315,8 @@ void ll_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name
 	pthread_mutex_lock(&n->lock);
 	op.attr.mode = n->attr.mode;
 	pthread_mutex_unlock(&n->lock);
-	cache_unsure(n); /* its link count, whatever becomes of it */
+	behind_drain(m, n); /* a new name is not seen before what was written to the file */
+	cache_unsure(n);    /* its link count, whatever becomes of it */
 	make(req, parent, name, &op);
 }
 

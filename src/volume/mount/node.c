@@ -143,6 +143,7 @@ static void drop_node(struct mount *m, struct node *n)
 		p = &at(t, *p)->next;
 	*p = n->next;
 	t->n--;
+	behind_file_free(n);
 	pthread_mutex_lock(&n->lock);
 	names_done(m, &n->names);
 	n->attr = (struct vfs_attr){0};
@@ -246,6 +247,7 @@ void nodes_done(struct nodes *t)
 			break;
 		for (uint32_t k = 0; k < NODES_CHUNK; k++) {
 			free(c[k].names.slot);
+			behind_file_free(&c[k]);
 			pthread_mutex_destroy(&c[k].lock);
 		}
 		free(c);

@@ -18,6 +18,9 @@ static const struct setting settings[] = {
 	 "one operation, all tries included; then the program gets EIO"},
 	{"threads", SETTING_INT, S(threads), "10", 1, 256, "N", "operations at once"},
 	{"readahead", SETTING_INT, S(readahead_kb), "4096", 128, 65536, "KIB", "read ahead by the kernel"},
+	{"write-behind", SETTING_INT, S(behind_kb), "0", 0, 1048576, "KIB",
+	 "writes return when they are in a queue of so much memory (at least 4096; try 16384); 0: when they "
+	 "are on every in-sync copy"},
 	{"leases", SETTING_BOOL, S(leases), "true", 0, 0, NULL,
 	 "keep names, attributes and data in the kernel under leases"},
 	{"allow-other", SETTING_BOOL, S(allow_other), NULL, 0, 0, NULL,
@@ -142,6 +145,10 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 			       "what to mount where: kuayu mount VOLUME DIR --store etcd:URL,...");
 	if (!s->store)
 		return err_set(e, -EINVAL, "--store is missing: etcd:URL,...");
+	if (s->behind_kb > 0 && s->behind_kb < WQ_LIMIT_MIN >> 10)
+		return err_set(e, -EINVAL, "--write-behind is 0 or at least %u", WQ_LIMIT_MIN >> 10);
+	if (s->behind_kb > 0 && !s->leases)
+		return err_set(e, -EINVAL, "--write-behind needs leases");
 	if (!vol_name_valid(words[0]))
 		return err_set(e, -EINVAL, "'%s' is no name of a volume", words[0]);
 	s->volume = xstrdup(words[0]);

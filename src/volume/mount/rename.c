@@ -128,6 +128,7 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	op.name2_len = (uint16_t)strlen(newname);
 	op.flags =
 		(flags & RENAME_NOREPLACE ? VFS_NOREPLACE : 0) | (flags & RENAME_EXCHANGE ? VFS_EXCHANGE : 0);
+	behind_drain_all(m); /* a new name is not seen before what was written to the file */
 	atomic_fetch_add(&from->naming, 1);
 	atomic_fetch_add(&to->naming, 1);
 	r = folder_moves(m, req, from, name, to, newname, op.flags, &locked);

@@ -208,7 +208,7 @@ static void options_of_mount_8(void **s)
 			"/",
 			"-o",
 			"rw,nosuid,store=etcd:http://1.2.3.4:2379,http://"
-			"1.2.3.5:2379,_netdev,domain=b,timeout=5s,x-systemd.automount",
+			"1.2.3.5:2379,_netdev,domain=b,timeout=5s,write-behind=16384,x-systemd.automount",
 			NULL};
 	char *bad[] = {"kuayu", "logs", "/", "-o", "store=mem:,colour=red", NULL};
 
@@ -219,6 +219,7 @@ static void options_of_mount_8(void **s)
 	assert_string_equal(o.store, "etcd:http://1.2.3.4:2379,http://1.2.3.5:2379");
 	assert_string_equal(o.domain, "b");
 	assert_int_equal(o.timeout_ms, 5000);
+	assert_int_equal(o.behind_kb, 16384);
 	assert_string_equal(o.fuse_options, "rw,nosuid");
 	options_done(&o);
 	assert_int_equal(options_parse(5, bad, &o, &e), -EINVAL);
