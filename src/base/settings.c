@@ -96,6 +96,16 @@ static int option(const char *verb, const struct setting *table, size_t n, int a
 	return assign(s, out, argv[++*i], e);
 }
 
+static const char *initial(const struct setting *s)
+{
+	const char *text = s->initial;
+
+	if (!text || text[0] != '$')
+		return text;
+	text = getenv(text + 1);
+	return text && text[0] ? text : NULL;
+}
+
 int settings_parse(const char *verb, const char *about, const struct setting *table, size_t n, int argc,
 		   char **argv, void *out, char ***ret_words, struct err *e)
 {
@@ -104,7 +114,7 @@ int settings_parse(const char *verb, const char *about, const struct setting *ta
 	int r;
 
 	for (size_t i = 0; i < n; i++)
-		if (table[i].initial && (r = assign(&table[i], out, table[i].initial, e)) < 0)
+		if (initial(&table[i]) && (r = assign(&table[i], out, initial(&table[i]), e)) < 0)
 			return r;
 	for (int i = 1; i < argc; i++) {
 		if (streq(argv[i], "--help") || streq(argv[i], "-h")) {

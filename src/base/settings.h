@@ -20,10 +20,11 @@ enum setting_type {
 struct setting {
 	const char *name;
 	enum setting_type type;
-	size_t offset;	     /* offsetof() in the role's own struct */
-	const char *initial; /* text, NULL = none */
-	int64_t min, max;    /* SETTING_INT and _DURATION; both 0 = any not negative */
-	const char *arg;     /* word for the value in --help, with its unit */
+	size_t offset; /* offsetof() in the role's own struct */
+	const char *
+		initial; /* text, NULL = none; "$NAME" = that of the environment, when it is there and not empty */
+	int64_t min, max; /* SETTING_INT and _DURATION; both 0 = any not negative */
+	const char *arg;  /* word for the value in --help, with its unit */
 	const char *text;
 };
 

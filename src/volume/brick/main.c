@@ -19,7 +19,7 @@ static const struct setting table[] = {
 	 "address for clients and bricks"},
 	{"advertise", SETTING_STRING, offsetof(struct settings, advertise), NULL, 0, 0, "IP:PORT",
 	 "address that others reach it by; needed when --listen is 0.0.0.0"},
-	{"store", SETTING_STRING, offsetof(struct settings, store), NULL, 0, 0, "URI",
+	{"store", SETTING_STRING, offsetof(struct settings, store), "$KUAYU_STORE", 0, 0, "URI",
 	 "etcd:http://h1:2379,...: volumes, views and who is alive"},
 	{"store-ca", SETTING_STRING, offsetof(struct settings, ca), NULL, 0, 0, "FILE", "CA of the store"},
 	{"store-cert", SETTING_STRING, offsetof(struct settings, cert), NULL, 0, 0, "FILE",

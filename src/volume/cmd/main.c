@@ -8,8 +8,8 @@
 #define S(field) offsetof(struct cmd, field)
 
 static const struct setting settings[] = {
-	{"store", SETTING_STRING, S(store_uri), NULL, 0, 0, "URI",
-	 "where volumes are described (default: the environment's KUAYU_STORE)"},
+	{"store", SETTING_STRING, S(store_uri), "$KUAYU_STORE", 0, 0, "URI",
+	 "where volumes are described: etcd:URL,URL,..."},
 	{"store-ca", SETTING_STRING, S(ca), NULL, 0, 0, "FILE", "CA of the store"},
 	{"store-cert", SETTING_STRING, S(cert), NULL, 0, 0, "FILE", "certificate for the store"},
 	{"store-key", SETTING_STRING, S(key), NULL, 0, 0, "FILE", "its key"},
@@ -133,8 +133,6 @@ static int run(struct cmd *c, const struct verb *v, struct err *e)
 		return err_set(e, -EINVAL, "usage: kuayu volume %s %s", v->name, v->usage);
 	if (v->run == cmd_set && streq(c->words[0], "help"))
 		return cmd_set(c, e);
-	if (!c->store_uri && getenv("KUAYU_STORE"))
-		c->store_uri = xstrdup(getenv("KUAYU_STORE"));
 	if (!c->store_uri)
 		return err_set(
 			e, -EINVAL,

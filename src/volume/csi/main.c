@@ -23,7 +23,7 @@ static const struct setting settings[] = {
 	 "socket to serve on"},
 	{"node-id", SETTING_STRING, S(node_id), NULL, 0, 0, "NAME", "name of this node (default: host name)"},
 	{"driver-name", SETTING_STRING, S(name), "csi.kuayu.io", 0, 0, "NAME", "name of the driver"},
-	{"store", SETTING_STRING, S(store), NULL, 0, 0, "URI",
+	{"store", SETTING_STRING, S(store), "$KUAYU_STORE", 0, 0, "URI",
 	 "store of the volumes, handed to the mount command"},
 	{"volume", SETTING_STRING, S(volume), NULL, 0, 0, "NAME",
 	 "kuayu volume for classes that name none; ListVolumes lists it"},

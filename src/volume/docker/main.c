@@ -23,7 +23,7 @@ static const struct setting settings[] = {
 	{"socket", SETTING_STRING, S(socket), "/run/docker/plugins/kuayu.sock", 0, 0, "PATH",
 	 "socket to serve on; its name is the driver's for Docker"},
 	{"volume", SETTING_STRING, S(volume), NULL, 0, 0, "NAME", "kuayu volume that holds Docker's volumes"},
-	{"store", SETTING_STRING, S(store), NULL, 0, 0, "URI",
+	{"store", SETTING_STRING, S(store), "$KUAYU_STORE", 0, 0, "URI",
 	 "store of the volumes, handed to the mount command"},
 	{"state", SETTING_STRING, S(state), "/var/lib/kuayu/docker-volume", 0, 0, "DIR",
 	 "folder that the volume is mounted in"},

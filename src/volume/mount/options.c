@@ -7,7 +7,7 @@
 #define S(member) offsetof(struct mount_settings, member)
 
 static const struct setting settings[] = {
-	{"store", SETTING_STRING, S(store), NULL, 0, 0, "URI",
+	{"store", SETTING_STRING, S(store), "$KUAYU_STORE", 0, 0, "URI",
 	 "where the volume is described: etcd:URL,URL,..."},
 	{"store-ca", SETTING_STRING, S(store_ca), NULL, 0, 0, "FILE", "CA certificates of etcd"},
 	{"store-cert", SETTING_STRING, S(store_cert), NULL, 0, 0, "FILE", "client certificate for etcd"},
@@ -144,7 +144,9 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 		return err_set(e, -EINVAL,
 			       "what to mount where: kuayu mount VOLUME DIR --store etcd:URL,...");
 	if (!s->store)
-		return err_set(e, -EINVAL, "--store is missing: etcd:URL,...");
+		return err_set(
+			e, -EINVAL,
+			"where is the volume described? --store etcd:http://HOST:2379, or KUAYU_STORE");
 	if (s->behind_kb > 0 && s->behind_kb < WQ_LIMIT_MIN >> 10)
 		return err_set(e, -EINVAL, "--write-behind is 0 or at least %u", WQ_LIMIT_MIN >> 10);
 	if (s->behind_kb > 0 && !s->leases)

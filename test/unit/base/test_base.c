@@ -72,7 +72,7 @@ static void numbers(void **state)
 }
 
 struct demo {
-	char *name;
+	char *name, *place;
 	char **list;
 	int64_t port, wait;
 	bool flag;
@@ -80,6 +80,7 @@ struct demo {
 
 static const struct setting demo_settings[] = {
 	{"name", SETTING_STRING, offsetof(struct demo, name), "x", 0, 0, "NAME", "a name"},
+	{"place", SETTING_STRING, offsetof(struct demo, place), "$KUAYU_TEST_PLACE", 0, 0, "P", "a place"},
 	{"list", SETTING_STRINGS, offsetof(struct demo, list), NULL, 0, 0, "A,B", "a list"},
 	{"port", SETTING_INT, offsetof(struct demo, port), "80", 1, 65535, "PORT", "a port"},
 	{"wait", SETTING_DURATION, offsetof(struct demo, wait), "2s", 0, 0, "TIME", "a time"},
@@ -112,7 +113,16 @@ static void settings(void **state)
 	assert_int_equal(d.wait, 250);
 	assert_int_equal(d.port, 80);
 	assert_false(d.flag);
+	assert_null(d.place);
 	settings_done(demo_settings, ARRAY_SIZE(demo_settings), &d);
+	setenv("KUAYU_TEST_PLACE", "there", 1);
+	assert_int_equal(parse_demo(&d, &e, (char *[]){"demo", NULL}), 0);
+	assert_string_equal(d.place, "there");
+	settings_done(demo_settings, ARRAY_SIZE(demo_settings), &d);
+	assert_int_equal(parse_demo(&d, &e, (char *[]){"demo", "--place=here", NULL}), 0);
+	assert_string_equal(d.place, "here");
+	settings_done(demo_settings, ARRAY_SIZE(demo_settings), &d);
+	unsetenv("KUAYU_TEST_PLACE");
 	assert_int_equal(parse_demo(&d, &e, (char *[]){"demo", "--port=70000", NULL}), -EINVAL);
 	assert_non_null(strstr(e.text, "--port"));
 	settings_done(demo_settings, ARRAY_SIZE(demo_settings), &d);
