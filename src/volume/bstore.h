@@ -27,6 +27,7 @@ struct bstore_options {
 	uint32_t checkpoint_ms;	   /* 0 = 5,000 */
 	uint64_t checkpoint_bytes; /* 0 = 256 MiB */
 	uv_loop_t *loop;
+	bool turns; /* the owner calls bstore_turn; else a posted call begins syncs, one loop turn later */
 };
 
 /* Opens or creates, recovers. -EEXIST another volume's, -EBUSY another process has it, -EPROTONOSUPPORT newer format, -EBADMSG damaged (the text
@@ -55,6 +56,9 @@ int bstore_rollback(struct bstore *b, uint32_t group, uint64_t epoch, uint64_t s
 struct record *bstore_fetch(struct bstore *b, uint32_t group, uint64_t seq);
 /* Everything appended so far becomes durable; calls that wait share one sync. done runs on the loop thread, never from inside the call. Flushes. */
 void bstore_sync(struct bstore *b, void (*done)(void *ctx, int err), void *ctx);
+/* With `turns`: once a loop turn, behind its last bstore_sync. Begins the sync that is waited for. When syncs have been quicker lately than the way to a
+ * thread and back, it is made right here and done is called. True: again, done has led to another bstore_sync. */
+bool bstore_turn(struct bstore *b);
 /* Changes outside records (delta, pulls, repairs) are in no log: they are durable with the next checkpoint, which bstore_mark_dirty makes sure of.
  * bstore_settle: all of them so far, and all records, durable; before a member says that it has caught up. */
 void bstore_mark_dirty(struct bstore *b);

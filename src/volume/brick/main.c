@@ -224,8 +224,12 @@ static void on_closed(struct conn *c, int err, const char *why)
 static int on_turn_end(void *ctx)
 {
 	struct brick *b = ctx;
+	bool more = false;
 	int ret = 0;
 
+	for (struct vol *v = b->vols; v; v = v->next)
+		if (v->open)
+			more |= bstore_turn(v->store);
 	grp_turn_roles(b);
 	for (struct vol *v = b->vols; v; v = v->next) {
 		int r;
@@ -242,7 +246,7 @@ static int on_turn_end(void *ctx)
 	if (ret < 0)
 		return ret;
 	grp_turn_answers(b);
-	return b->ready != NULL;
+	return more || b->ready != NULL;
 }
 
 /* ---- ticks ---- */

@@ -71,7 +71,8 @@ static int open_store(struct vol *v, struct err *e)
 				   .member = member,
 				   .checkpoint_ms = (uint32_t)v->b->s.checkpoint_ms,
 				   .checkpoint_bytes = (uint64_t)v->b->s.checkpoint_mib << 20,
-				   .loop = v->b->loop};
+				   .loop = v->b->loop,
+				   .turns = true};
 
 	for (uint32_t g = 0; g < m->n_groups; g++)
 		for (uint32_t i = 0; i < m->replica; i++)

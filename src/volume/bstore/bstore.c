@@ -387,6 +387,7 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 	b->o.member = NULL;
 	b->dir_fd = b->lock_fd = b->log.fd = b->log.dir_fd = -1;
 	b->wait_last = &b->wait_first;
+	b->sync_avg_us = 10 * INLINE_SYNC_US; /* until it is measured */
 	b->group = xcalloc(o->n_groups, sizeof(*b->group));
 	b->fifo_cap = (size_t)o->n_groups * RING_RECORDS + 1;
 	b->fifo = xcalloc(b->fifo_cap, sizeof(*b->fifo));

@@ -35,6 +35,10 @@
 #define WRITEBACK_BYTES	    (4u << 20) /* of large writes to one file before the disk is told to begin */
 #define WRITEBACK_FILES	    32
 #define SYNC_FILES_MAX	    256 /* beyond: one syncfs */
+#define INLINE_SYNC_US	    20	/* syncs that take less on average are made on the loop thread */
+#define INLINE_FILES_MAX    4
+#define INLINE_LONG_US	    1000  /* one that took longer: */
+#define INLINE_PAUSE_MS	    60000 /* none for so long */
 #define CHECKPOINT_MS	    5000
 #define CHECKPOINT_BYTES    (256ull << 20)
 #define CHECKPOINT_RETRY_MS 1000
@@ -252,6 +256,8 @@ struct bstore {
 	struct sync_wait *wait_first, **wait_last;
 	uint64_t sync_started, sync_done; /* counts */
 	bool sync_posted;
+	uint32_t sync_avg_us;	 /* of the newest ones */
+	uint64_t sync_inline_ms; /* none on the loop thread before: one there took long */
 	uint64_t outside,
 		outside_durable, /* count of bstore_mark_dirty; and what the last checkpoint holds */
 		outside_wanted;	 /* newest that somebody waits for */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sync: making the log, and data that is not in the log, durable. One thread, one sync at a time: whoever waits when a sync begins
- * shares it (group commit), whoever comes later shares the next. After a failed fdatasync nobody knows what the disk holds (the kernel
+ * shares it (group commit), whoever comes later shares the next. Where a sync takes less than the way to the thread and back (memory,
+ * write-back caches with a battery), the loop thread makes it itself, at the end of its turn. After a failed fdatasync nobody knows what the disk holds (the kernel
  * forgets the pages), so the store fails for good (bstore_fail) and only a restart, which checks, goes on.
  * Also the two threads' common frame (worker) and the syncing part of checkpoints. */
 #include "volume/bstore/internal.h"
@@ -197,6 +198,28 @@ void sync_answer_all(struct bstore *b, int err)
 	answer(b, err);
 }
 
+/* The loop thread's job is over, or the thread's is taken. */
+static void ended(struct bstore *b)
+{
+	struct sync_job *j = &b->sync;
+
+	files_give_back(&b->files, j, j->err == 0, true);
+	sync_give_back_log(b, j);
+	b->stats.syncs++;
+	b->stats.sync_us_last = j->us;
+	b->stats.sync_us_max = MAX(b->stats.sync_us_max, j->us);
+	b->sync_avg_us = (b->sync_avg_us * 7 + (uint32_t)MIN(j->us, 1000000u)) / 8;
+	b->sync_done = b->sync_started;
+	if (j->err < 0)
+		bstore_fail(b, j->err, "a sync");
+}
+
+static bool quick(const struct bstore *b)
+{
+	return b->o.turns && b->sync_avg_us < INLINE_SYNC_US && !b->sync.whole && !b->sync.dir &&
+	       b->sync.n_files <= INLINE_FILES_MAX && clock_ms() >= b->sync_inline_ms;
+}
+
 void sync_start(struct bstore *b)
 {
 	bool wanted = false;
@@ -215,23 +238,28 @@ void sync_start(struct bstore *b)
 	}
 	files_take_dirty(&b->files, true, &b->sync);
 	b->sync_started++;
-	worker_give(&b->syncer);
+	if (!quick(b)) {
+		worker_give(&b->syncer);
+		return;
+	}
+	if (sync_run(b, &b->sync) == 0 && b->sync.us > INLINE_LONG_US)
+		b->sync_inline_ms = clock_ms() + INLINE_PAUSE_MS;
+	ended(b);
+	answer(b, b->failed);
+}
+
+bool bstore_turn(struct bstore *b)
+{
+	if (b->sync_posted)
+		sync_start(b);
+	return b->sync_posted;
 }
 
 void sync_reap(struct bstore *b)
 {
-	struct sync_job *j = &b->sync;
-
 	if (!worker_take(&b->syncer, false))
 		return;
-	files_give_back(&b->files, j, j->err == 0, true);
-	sync_give_back_log(b, j);
-	b->stats.syncs++;
-	b->stats.sync_us_last = j->us;
-	b->stats.sync_us_max = MAX(b->stats.sync_us_max, j->us);
-	b->sync_done = b->sync_started;
-	if (j->err < 0)
-		bstore_fail(b, j->err, "a sync");
+	ended(b);
 	sync_start(b);
 }
 
@@ -253,7 +281,8 @@ static void wait_for(struct bstore *b, uint64_t outside, void (*done)(void *ctx,
 	if (b->sync_posted)
 		return;
 	b->sync_posted = true;
-	mailbox_post(b->mailbox, (mailbox_fn)sync_start, b);
+	if (!b->o.turns)
+		mailbox_post(b->mailbox, (mailbox_fn)sync_start, b);
 }
 
 void bstore_sync(struct bstore *b, void (*done)(void *ctx, int err), void *ctx)

@@ -279,6 +279,41 @@ static void test_sync(void **state)
 	ctx_done(&c);
 }
 
+/* Syncs begin at the end of the owner's turn; where they take no time (here: memory) they end there too. */
+static void test_sync_turns(void **state)
+{
+	struct model_history h = one_epoch();
+	struct bstore_stats st;
+	uint32_t at_once = 0;
+	struct ctx c;
+
+	ctx_init(&c);
+	dir_remove(c.dir, NULL);
+	snprintf(c.dir, sizeof(c.dir), "/dev/shm/bstore-turns-%d", (int)getpid());
+	assert_int_equal(mkdir(c.dir, 0700), 0);
+	c.o.turns = true;
+	assert_int_equal(ctx_open(&c), 0);
+	for (int i = 0; i < 200; i++) {
+		int done = 0;
+
+		append(&c, 5, &h, 0, 1);
+		bstore_sync(c.b, on_done, &done);
+		assert_int_equal(done, 0); /* never from inside */
+		assert_false(bstore_turn(c.b));
+		at_once += done != 0;
+		while (!done) { /* in the thread */
+			uv_run(&c.loop, UV_RUN_ONCE);
+			(void)bstore_turn(c.b);
+		}
+		assert_int_equal(done, 1);
+	}
+	bstore_get_stats(c.b, &st);
+	assert_int_equal(st.syncs, 200);
+	assert_true(at_once > 50);
+	ctx_close(&c);
+	ctx_done(&c);
+}
+
 /* ---- kill -9 ---- */
 
 struct shared {
@@ -644,5 +679,6 @@ static void test_failing_sync(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_full_disk), cmocka_unit_test(test_failing_sync), cmocka_unit_test(test_mem),
 	  cmocka_unit_test(test_append_and_restart), cmocka_unit_test(test_refusals),
-	  cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync), cmocka_unit_test(test_kill),
-	  cmocka_unit_test(test_damaged_log), cmocka_unit_test(test_damaged_meta))
+	  cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync), cmocka_unit_test(test_sync_turns),
+	  cmocka_unit_test(test_kill), cmocka_unit_test(test_damaged_log),
+	  cmocka_unit_test(test_damaged_meta))
