@@ -37,6 +37,14 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 struct bstore *bstore_close(struct bstore *b);
 
 struct replica *bstore_replica(struct bstore *b, uint32_t group); /* NULL: not a member */
+/* Groups that come and go while the store is open. join: as recovery finds it, which is empty for one that was never here, or that was removed and settled
+ * since. leave: not a member from now on; borrowed pointers are void. remove: up to `keys` of what it left, with their files: 1 = call again, 0 = nothing is
+ * left (then bstore_settle, then bstore_removed), or -errno. left_over: of a group that is no member here something is left. */
+int bstore_join(struct bstore *b, uint32_t group);
+int bstore_leave(struct bstore *b, uint32_t group);
+int bstore_remove(struct bstore *b, uint32_t group, uint32_t keys);
+void bstore_removed(struct bstore *b, uint32_t group);
+bool bstore_left_over(struct bstore *b, uint32_t group);
 uint64_t bstore_committed(struct bstore *b, uint32_t group);
 /* No acknowledged record of the group can be missing: the last bstore_set_sure said true, and since then there was no power loss, damage or failed
  * sync; a crash or a clean stop (even with a power loss behind it) is none. A new folder: false. */

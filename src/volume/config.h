@@ -3,7 +3,9 @@
  * the store. Keys, all JSON:
  *   /kuayu/bricks/NAME			{"name","domain","address","path","version","incarnation"} under the brick's lease: there = alive
  *   /kuayu/volumes/NAME		the map (vol_map_to_json) + {"state":"created|started|stopped","options":{...},"created":RFC3339}
- *   /kuayu/volumes/NAME/view/GGGG	{"epoch":7,"primary":"a1","isr":["a1","b1","c1"]}; "fork":N when it is not 0 */
+ *   /kuayu/volumes/NAME/view/GGGG	{"epoch":7,"primary":"a1","isr":["a1","b1","c1"],"members":["a1","b1","c1"]}; "fork":N when it is not 0. Members
+ *					by slot, "" = free; while one replaces another: "joining":NAME,"leaving":NAME. Its members are the view's
+ *					affair, where they shall be the map's */
 #pragma once
 
 #include "core/place/place.h"
@@ -37,10 +39,12 @@ int volcfg_put(struct store *s, const struct volcfg_volume *v,
 	       struct err *e); /* CAS on mod_rev; -EAGAIN = changed meanwhile */
 /* The volume, which was never started (its groups hold nothing), gets another map with more bricks; views of groups that move begin anew. */
 int volcfg_expand(struct store *s, const struct volcfg_volume *v, const struct vol_map *wider, struct err *e);
+/* Another map for a volume that holds data: more bricks, or others. Its bricks move its groups there (core/repl/move.c). CAS on v->mod_rev: -EAGAIN. */
+int volcfg_move(struct store *s, const struct volcfg_volume *v, const struct vol_map *to, struct err *e);
 int volcfg_delete(struct store *s, const char *name, struct err *e);
 int volcfg_option(const struct volcfg_volume *v, const char *name, const char **ret); /* -ENOENT = default */
 
-/* View of one group; member indexes are positions in the group's brick list. 0 and *ret_rev; epoch 0 when none yet. */
+/* View of one group, its members named. 0 and *ret_rev; epoch 0 when none yet. */
 int volcfg_view_get(struct store *s, const struct vol_map *m, uint32_t group, struct repl_view *ret,
 		    int64_t *ret_rev, struct err *e);
 /* -EEXIST: another one is there now (*now is it). */

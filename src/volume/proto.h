@@ -75,6 +75,7 @@ struct proto_view {
 	struct repl_view view;
 	char primary_address[64]; /* "" = none */
 };
+bool proto_view_ok(const struct repl_view *v); /* every number in its bounds */
 int proto_view_encode(const struct proto_view *v, struct buf *b);
 int proto_view_decode(const void *data, size_t len, struct proto_view *ret);
 

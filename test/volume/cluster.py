@@ -164,13 +164,16 @@ class Brick(Process):
 
 class VolumeCluster:
     """See the head of this file. options: more words for `kuayu volume create`; settings: {key: value} for `kuayu volume set`;
-    bricks_in: where the bricks' data lies, when it is to be elsewhere."""
+    bricks_in: where the bricks' data lies, when it is to be elsewhere.
+    spares_per_domain: bricks that run and are not in the volume, for expand and replace-brick."""
 
     def __init__(self, domains=("a", "b", "c"), bricks_per_domain=1, replica=3, stripe=1, bricks="tmpfs", network="loopback", volume="logs",
                  brick_options=(), mount_options=(), settings=None, image_mib=2048, start=True, keep=False, env=None, options=(),
-                 bricks_in=None):
+                 bricks_in=None, spares_per_domain=0):
         self.volume_name, self.replica, self.stripe, self.env = volume, replica, stripe, env
         self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
+        self.spares_per_domain = spares_per_domain
+        bricks_per_domain += spares_per_domain
         self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"
         sweep()
         self.dir = Path(tempfile.mkdtemp(prefix=f"kuayu-volume-{os.getpid()}-", dir="/var/tmp"))
@@ -212,6 +215,7 @@ class VolumeCluster:
                 brick = Brick(self, name, domain, self.network.add(name, d, i), data, image)
                 self.bricks[name] = brick
                 brick.make(image_mib)
+        self.spares = {n for n in self.bricks if int(re.search(r"\d+$", n)[0]) > per_domain - self.spares_per_domain}
 
     def start(self, settings=None):
         self.etcd.start()
@@ -223,7 +227,7 @@ class VolumeCluster:
         kind = (["stripe", self.stripe] if self.stripe > 1 else []) + ["replica", self.replica]
         # Stripe neighbours and copies: the product picks by domain, the order here is by number, then domain.
         order = sorted(self.bricks.values(), key=lambda b: (int(b.name[len(b.domain):]), b.domain))
-        create = ["create", self.volume_name, *kind, *[f"{b.name}:{b.path}" for b in order], *self.options]
+        create = ["create", self.volume_name, *kind, *[f"{b.name}:{b.path}" for b in order if b.name not in self.spares], *self.options]
         self.retry("the volume can be created", create)
         for key, value in (settings or {}).items():
             self.kuayu("volume", "set", self.volume_name, key, value)

@@ -45,11 +45,22 @@ static inline void map_free_p(struct vol_map **m)
 	vol_map_free(*m);
 }
 
+uint32_t vol_bricks_active(const struct vol_map *m)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < m->n_bricks; i++)
+		n += !m->brick[i].retired;
+	return n;
+}
+
 enum vol_kind vol_map_kind(const struct vol_map *m)
 {
-	if (m->n_bricks == m->replica)
+	uint32_t n = vol_bricks_active(m);
+
+	if (n == m->replica)
 		return VOL_REPLICATED;
-	return m->replica == 1 && m->n_bricks == m->stripe ? VOL_STRIPED : VOL_DISTRIBUTED_STRIPED_REPLICATED;
+	return m->replica == 1 && n == m->stripe ? VOL_STRIPED : VOL_DISTRIBUTED_STRIPED_REPLICATED;
 }
 
 const char *vol_kind_text(enum vol_kind k)
@@ -486,6 +497,25 @@ static void move_groups(struct vol_map *m, uint32_t from)
 		}
 }
 
+/* The same map with n more bricks behind the others. */
+static struct vol_map *map_wider(const struct vol_map *m, const struct vol_brick *more, uint32_t n)
+{
+	struct vol_map *next = map_new(m->n_bricks + n, m->n_groups);
+
+	memcpy(next->name, m->name, sizeof(next->name));
+	next->uuid = m->uuid;
+	next->generation = m->generation + 1;
+	next->started = m->started;
+	next->replica = m->replica;
+	next->stripe = m->stripe;
+	next->stripe_size = m->stripe_size;
+	next->write_quorum = m->write_quorum;
+	memcpy(next->brick, m->brick, m->n_bricks * sizeof(*m->brick));
+	memcpy(next->brick + m->n_bricks, more, n * sizeof(*more));
+	memcpy(next->group, m->group, m->n_groups * sizeof(*m->group));
+	return next;
+}
+
 int vol_map_expand(const struct vol_map *m, const struct vol_brick *more, uint32_t n, struct vol_map **ret,
 		   struct err *e)
 {
@@ -502,29 +532,69 @@ int vol_map_expand(const struct vol_map *m, const struct vol_brick *more, uint32
 	if (m->n_bricks + n > VOL_BRICKS_MAX)
 		return err_set(e, -EINVAL, "%u + %u bricks: a volume has at most %d", m->n_bricks, n,
 			       VOL_BRICKS_MAX);
-	if ((m->n_bricks + n) / m->replica > m->n_groups)
+	if ((vol_bricks_active(m) + n) / m->replica > m->n_groups)
 		return err_set(
 			e, -EINVAL,
 			"%u groups cannot be shared among %u bricks: make a new volume with more groups",
-			m->n_groups, m->n_bricks + n);
-	next = map_new(m->n_bricks + n, m->n_groups);
-	memcpy(next->name, m->name, sizeof(next->name));
-	next->uuid = m->uuid;
-	next->generation = m->generation + 1;
-	next->started = m->started;
-	next->replica = m->replica;
-	next->stripe = m->stripe;
-	next->stripe_size = m->stripe_size;
-	next->write_quorum = m->write_quorum;
-	memcpy(next->brick, m->brick, m->n_bricks * sizeof(*m->brick));
-	memcpy(next->brick + m->n_bricks, more, n * sizeof(*more));
-	memcpy(next->group, m->group, m->n_groups * sizeof(*m->group));
+			m->n_groups, vol_bricks_active(m) + n);
+	next = map_wider(m, more, n);
 	err = check_bricks(next, e);
 	if (err == 0)
 		err = check_domains(next, m->n_bricks, e);
 	if (err < 0)
 		return err;
 	move_groups(next, m->n_bricks);
+	*ret = take_ptr(next);
+	return 0;
+}
+
+/* ---- replace ---- */
+
+/* A group in which the new brick would share its domain with another member. */
+static int replace_fits(const struct vol_map *m, uint32_t old, const struct vol_brick *brick, struct err *e)
+{
+	for (uint32_t g = 0; g < m->n_groups; g++)
+		for (uint32_t j = 0; vol_group_member(m, g, old) >= 0 && j < m->replica; j++) {
+			const struct vol_brick *other = &m->brick[m->group[g].brick[j]];
+
+			if (m->group[g].brick[j] != old && streq(other->domain, brick->domain))
+				return err_set(
+					e, -EINVAL,
+					"brick %s is in domain %s, where %s has a copy of the same data: "
+					"name a brick in domain %s",
+					brick->name, brick->domain, other->name, m->brick[old].domain);
+		}
+	return 0;
+}
+
+int vol_map_replace(const struct vol_map *m, const char *old, const struct vol_brick *brick,
+		    struct vol_map **ret, struct err *e)
+{
+	_cleanup_(map_free_p) struct vol_map *next = NULL;
+	int from = vol_brick_find(m, old), err;
+
+	if (from < 0 || m->brick[from].retired)
+		return err_set(e, -ENOENT, "volume %s has no brick on node %s", m->name, old);
+	if (m->n_bricks == VOL_BRICKS_MAX)
+		return err_set(e, -EINVAL, "a volume has at most %d bricks, replaced ones counted",
+			       VOL_BRICKS_MAX);
+	if (vol_brick_find(m, brick->name) >= 0)
+		return err_set(
+			e, -EEXIST,
+			"node %s has, or had, a brick of volume %s: name another node (a new disk under the "
+			"same name needs no command, it is filled)",
+			brick->name, m->name);
+	if ((err = replace_fits(m, (uint32_t)from, brick, e)) < 0)
+		return err;
+	next = map_wider(m, brick, 1);
+	if ((err = check_bricks(next, e)) < 0)
+		return err;
+	next->brick[from].retired = true;
+	next->brick[m->n_bricks].weight = m->brick[from].weight;
+	for (uint32_t g = 0; g < m->n_groups; g++)
+		for (uint32_t j = 0; j < m->replica; j++)
+			if (next->group[g].brick[j] == from)
+				next->group[g].brick[j] = (uint16_t)m->n_bricks;
 	*ret = take_ptr(next);
 	return 0;
 }
@@ -552,6 +622,8 @@ json_t *vol_map_to_json(const struct vol_map *m)
 		json_array_append_new(bricks, json_pack("{s:s,s:s,s:s,s:s,s:i}", "name", b->name, "domain",
 							b->domain, "address", b->address, "path", b->path,
 							"weight", (int)b->weight));
+		if (b->retired)
+			json_object_set_new(json_array_get(bricks, i), "retired", json_true());
 	}
 	for (uint32_t g = 0; g < m->n_groups; g++) {
 		json_array_append_new(groups, members_json(m, m->group[g].brick));
@@ -611,6 +683,7 @@ static int read_bricks(struct vol_map *m, const json_t *bricks, struct err *e)
 		    (err = text(o, "path", b->path, sizeof(b->path), e)) < 0)
 			return err;
 		err = number32(o, "weight", 1, 10000, &b->weight, e);
+		b->retired = json_is_true(json_object_get(o, "retired"));
 	}
 	return err < 0 ? err : check_bricks(m, e);
 }

@@ -10,6 +10,7 @@
 
 #define VOL_BRICKS_MAX	256
 #define VOL_REPLICA_MAX 5
+#define VOL_MEMBERS_MAX (VOL_REPLICA_MAX + 1) /* of a group: one more while it moves to another brick */
 #define VOL_STRIPE_MAX	16
 #define VOL_GROUPS_MAX	1024
 #define VOL_DOMAINS_MAX 64
@@ -37,10 +38,12 @@ struct vol_brick {
 	char address[64]; /* "ip:port" */
 	char path[256];	  /* its data directory, as the operator named it */
 	uint32_t weight;  /* 100 = normal */
+	bool retired; /* replaced: it is to hold nothing; its place in the list stays, so that numbers keep their meaning */
 };
 
 struct vol_group {
-	uint16_t brick[VOL_REPLICA_MAX]; /* index into the map's bricks; brick[0] is the preferred primary */
+	uint16_t brick
+		[VOL_REPLICA_MAX]; /* where it shall lie: index into the map's bricks; brick[0] is the preferred primary. Who its members are now: the view (core/repl) */
 	uint16_t origin
 		[VOL_REPLICA_MAX]; /* the bricks it was made on: vol_place looks at these only, so a group that moves keeps its folders */
 };
@@ -74,6 +77,11 @@ int vol_map_make(const char *name, const struct vol_id *uuid, uint32_t replica, 
  * groups, each whole; no other group changes. generation + 1. */
 int vol_map_expand(const struct vol_map *m, const struct vol_brick *more, uint32_t n, struct vol_map **ret,
 		   struct err *e);
+/* old (by its name) is replaced by a new brick wherever it is to be a member; it stays in the list as retired. -ENOENT, -EEXIST; -EINVAL when a group would
+ * have two members in a domain. generation + 1. */
+int vol_map_replace(const struct vol_map *m, const char *old, const struct vol_brick *brick,
+		    struct vol_map **ret, struct err *e);
+uint32_t vol_bricks_active(const struct vol_map *m); /* that are not retired */
 struct vol_map *vol_map_free(struct vol_map *m);
 json_t *vol_map_to_json(const struct vol_map *m);
 int vol_map_from_json(const json_t *o, struct vol_map **ret, struct err *e); /* checks every bound */

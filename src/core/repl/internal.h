@@ -6,7 +6,8 @@
  *   repl_primary.c	sending, commit, leases, removing and admitting members
  *   repl_backup.c	receiving as a backup or while catching up
  *   repl_view.c	views: adoption, compare-and-swap, elections, hand-over
- *   repl_sync.c	fsync */
+ *   repl_sync.c	fsync
+ *   move.c		which members come and go (repl.h) */
 #pragma once
 
 #include "core/repl/repl.h"
@@ -95,13 +96,16 @@ struct repl {
 	uint64_t caught_seq; /* what must be durable before */
 
 	/* Primary. */
-	struct peer peer[VOL_REPLICA_MAX];
+	struct peer peer[VOL_MEMBERS_MAX];
 	uint8_t maybe;	     /* members that a proposal of unknown outcome may have added */
 	uint64_t hold_until; /* nothing is committed before: leases of others */
 	uint64_t note_seq;   /* this epoch's first record */
 	uint64_t heartbeat_ms;
 	bool handing; /* hand-over: no intake */
 	uint64_t handing_ms, handback_next;
+	const struct vol_map *map; /* where the group shall lie; NULL: it never moves */
+	bool may_begin;
+	bool gone; /* not a member any more */
 	uint8_t handing_to;
 
 	/* Compare-and-swap. */
@@ -139,7 +143,18 @@ static inline bool usable(const struct repl *r)
 }
 static inline bool set_role_quorum(const struct repl *r, uint8_t set)
 {
-	return __builtin_popcount(set) >= r->c.write_quorum;
+	return repl_copies(&r->view, set) >= r->c.write_quorum;
+}
+static inline bool is_member(const struct repl *r, uint8_t i)
+{
+	return in_set(repl_members(&r->view, r->c.n), i);
+}
+/* Slot i is the same member in both. */
+static inline bool same_member(const struct repl *r, const struct repl_view *a, const struct repl_view *b,
+			       uint8_t i)
+{
+	return in_set(repl_members(a, r->c.n), i) && in_set(repl_members(b, r->c.n), i) &&
+	       (!a->members || !b->members || a->brick[i] == b->brick[i]);
 }
 static inline int pos_cmp(struct repl_pos a, struct repl_pos b)
 {
@@ -194,6 +209,8 @@ void backup_commit(struct repl *r, uint64_t commit);
 /* repl_view.c */
 void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint64_t now);
 void view_propose(struct repl *r, uint8_t primary, uint8_t isr, uint64_t fork, uint64_t now);
+void view_propose_move(struct repl *r, const struct repl_view *next, uint64_t now);
+bool view_well_formed(const struct repl *r, const struct repl_view *v);
 bool view_may_propose(const struct repl *r, uint64_t now);
 void view_tick(struct repl *r, uint64_t now); /* elections */
 

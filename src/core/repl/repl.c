@@ -23,7 +23,7 @@ struct repl *repl_new(const struct repl_config *c, const struct repl_io *io, voi
 {
 	struct repl *r = calloc(1, sizeof(*r));
 
-	ensure(c->n >= 1 && c->n <= VOL_REPLICA_MAX && c->self < c->n);
+	ensure(c->n >= 1 && c->n <= VOL_MEMBERS_MAX && c->self < c->n);
 	if (!r)
 		return NULL;
 	r->c = *c;
@@ -107,7 +107,7 @@ void repl_broadcast_hello(struct repl *r, uint64_t now)
 {
 	r->hello_ms = now;
 	for (uint8_t i = 0; i < r->c.n; i++)
-		if (i != r->c.self && (!r->failed || i == r->view.primary))
+		if (i != r->c.self && is_member(r, i) && (!r->failed || i == r->view.primary))
 			repl_send_type(r, i, REPL_MSG_HELLO, now);
 }
 
@@ -131,11 +131,9 @@ void repl_set_sure(struct repl *r, bool sure)
 
 static bool well_formed(const struct repl *r, const struct repl_msg *m)
 {
-	const struct repl_view *v = &m->view;
-
-	if (m->group != r->c.group || m->from >= r->c.n || m->from == r->c.self || m->epoch != v->epoch)
-		return false;
-	if (v->epoch > 0 && (v->primary >= r->c.n || v->isr >> r->c.n || !in_set(v->isr, v->primary)))
+	if (m->group != r->c.group || m->from >= r->c.n || m->from == r->c.self ||
+	    m->epoch != m->view.epoch || !view_well_formed(r, &m->view) ||
+	    !in_set(repl_members(&m->view, r->c.n), m->from))
 		return false;
 	return m->type != REPL_MSG_APPEND ||
 	       (m->record && m->record->group == r->c.group && m->record->seq > 0 &&
@@ -251,7 +249,14 @@ static void dispatch_backup(struct repl *r, const struct repl_msg *m, uint64_t n
 
 void repl_on_msg(struct repl *r, const struct repl_msg *m, uint64_t now_ms)
 {
-	if (!r->started || !well_formed(r, m) || !note_sender(r, m, now_ms))
+	if (!r->started || r->gone || !well_formed(r, m))
+		return;
+	if (!same_member(r, &r->view, &m->view, m->from)) { /* the slot's member of now is another one */
+		if (m->view.epoch <= r->view.epoch)
+			return;
+		view_adopt(r, &m->view, false, now_ms);
+	}
+	if (r->gone || !note_sender(r, m, now_ms))
 		return;
 	note_grant(r, m);
 	if (m->view.epoch > r->view.epoch)
@@ -260,7 +265,7 @@ void repl_on_msg(struct repl *r, const struct repl_msg *m, uint64_t now_ms)
 		repl_send_type(r, m->from, REPL_MSG_VIEW, now_ms);
 		return;
 	}
-	if (m->epoch != r->view.epoch)
+	if (r->gone || m->epoch != r->view.epoch)
 		return;
 	if (m->type == REPL_MSG_HELLO) {
 		on_hello(r, m, now_ms);
@@ -381,7 +386,7 @@ static void forgive_gap(struct repl *r, uint64_t now)
 
 void repl_tick(struct repl *r, uint64_t now_ms)
 {
-	if (!r->started)
+	if (!r->started || r->gone)
 		return;
 	forgive_gap(r, now_ms);
 	if (is_self_primary(r))
@@ -392,7 +397,18 @@ void repl_tick(struct repl *r, uint64_t now_ms)
 	sync_tick(r, now_ms);
 }
 
+void repl_plan(struct repl *r, const struct vol_map *m, bool may_begin)
+{
+	r->map = m;
+	r->may_begin = may_begin;
+}
+
 /* ---- questions ---- */
+
+bool repl_gone(const struct repl *r)
+{
+	return r->gone;
+}
 
 bool repl_is_primary(const struct repl *r, uint64_t now_ms)
 {

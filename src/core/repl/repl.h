@@ -47,7 +47,33 @@ struct repl_view {
 	uint64_t
 		fork; /* epoch of the newest primary that was chosen among unsure members: committed records may be
 			  * missing since then; 0 = never */
+	/* Who the members are. A member has the same slot as long as it is one; a slot that is free may be given to another brick in a later epoch. */
+	uint8_t members; /* bit i = slot i is taken; 0 = not told: the first `replica` slots, by the map */
+	uint8_t joining, leaving;	 /* slot + 1 of who replaces whom; 0 = nobody (move.c) */
+	uint16_t brick[VOL_MEMBERS_MAX]; /* of the slots taken: index into the map's bricks; else 0 */
 };
+
+/* ---- move.c: groups that move to other bricks (pure) ---- */
+
+/* What comes next so that the group's members are those of the map, and the view that does it (epoch + 1). One member is replaced at a time:
+ * ADD the new one beside the old (more members than `replica` for a while) -> it catches up and joins the in-sync set -> TURN: the old one hands
+ * the primary's role over if it has it -> DROP the old one from set and members. The in-sync set is never smaller after a step than before the ADD.
+ * A replacement that the map does not want any more (it was changed again) is dropped likewise. */
+enum repl_move { REPL_MOVE_NONE, REPL_MOVE_WAIT, REPL_MOVE_ADD, REPL_MOVE_TURN, REPL_MOVE_DROP };
+enum repl_move repl_move_next(const struct vol_map *m, uint32_t group, const struct repl_view *v,
+			      struct repl_view *ret);
+/* How many copies of `set` count for the write quorum: who is about to leave does not when its successor is there (they may share a domain). */
+uint32_t repl_copies(const struct repl_view *v, uint8_t set);
+/* The brick in a slot; -1 = the slot is free, or the map does not know it (a map of before). */
+int repl_view_brick(const struct vol_map *m, uint32_t group, const struct repl_view *v, uint32_t slot);
+int repl_view_slot(const struct vol_map *m, uint32_t group, const struct repl_view *v,
+		   uint32_t brick); /* or -1 */
+/* members, when it was not told: as the map has it. */
+void repl_view_fill(const struct vol_map *m, uint32_t group, struct repl_view *v);
+static inline uint8_t repl_members(const struct repl_view *v, uint8_t n)
+{
+	return v->members ? v->members : (uint8_t)((1u << n) - 1);
+}
 
 struct repl_pos {
 	uint64_t epoch, seq;
@@ -55,7 +81,9 @@ struct repl_pos {
 
 struct repl_config {
 	uint32_t group;
-	uint8_t self, n;      /* members are 0..n-1, in the map's order; 0 is the preferred primary */
+	uint8_t self,
+		n; /* slots are 0..n-1; without a map (repl_plan) all are members and 0 is the preferred primary */
+	uint16_t brick;	      /* this member's, as in views that name members */
 	uint8_t write_quorum; /* default 2 (n when n is less) */
 	bool backup_reads;    /* backups get read leases; then removing one takes lease_ms + skew_ms longer */
 	uint64_t life;	      /* this process's: greater at every start of the member */
@@ -154,6 +182,10 @@ void repl_on_peer_down(struct repl *r, uint8_t member, uint64_t now_ms);
 /* Planned stop: hands the primary role over and leaves. The shell waits (bounded) until repl_role() is OUT. */
 void repl_leave(struct repl *r, uint64_t now_ms);
 void repl_tick(struct repl *r, uint64_t now_ms); /* every 10..25 ms */
+/* Where the group shall lie; m is used until the next call. may_begin: the primary may add a member now (the shell bounds how many groups move at once). */
+void repl_plan(struct repl *r, const struct vol_map *m, bool may_begin);
+bool repl_gone(
+	const struct repl *r); /* no member any more by its newest view: to be freed, and its state removed */
 
 /* Primary only: gives rec its (epoch, seq), appends, sends. -EAGAIN not primary (or its lease ran out long ago, or a hand-over is on its way), -EROFS fewer
  * in sync than the write quorum, -EBUSY window full, -EIO disk. Takes its own reference. */

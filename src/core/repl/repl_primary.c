@@ -97,7 +97,7 @@ static void heartbeats(struct repl *r, uint64_t now)
 	for (uint8_t i = 0; i < r->c.n; i++) {
 		struct repl_msg m = {.type = REPL_MSG_HEARTBEAT};
 
-		if (i == r->c.self)
+		if (i == r->c.self || !is_member(r, i))
 			continue;
 		m.lease = may_grant && in_set(r->view.isr, i) && r->peer[i].matched;
 		if (m.lease)
@@ -410,6 +410,19 @@ static uint8_t to_join(const struct repl *r, uint64_t now)
 	return in;
 }
 
+/* Members come and go when all else is as it should be. */
+static void change_members(struct repl *r, uint64_t now)
+{
+	struct repl_view next;
+	enum repl_move step;
+
+	if (!r->map || r->role != REPL_PRIMARY || r->failed || r->leaving)
+		return;
+	step = repl_move_next(r->map, r->c.group, &r->view, &next);
+	if (step == REPL_MOVE_DROP || (step == REPL_MOVE_ADD && r->may_begin))
+		view_propose_move(r, &next, now);
+}
+
 static void change_set(struct repl *r, uint64_t now)
 {
 	uint8_t out, in;
@@ -419,12 +432,31 @@ static void change_set(struct repl *r, uint64_t now)
 	out = to_remove(r, now);
 	in = out ? 0 : to_join(r, now) & (uint8_t)~r->view.isr;
 	if (!out && !in)
-		return;
-	view_propose(r, r->c.self, (r->view.isr & (uint8_t)~out) | in, r->view.fork, now);
+		change_members(r, now);
+	else
+		view_propose(r, r->c.self, (r->view.isr & (uint8_t)~out) | in, r->view.fork, now);
 }
 
-/* The member that can take over without a pause (only 0: the preferred one or none), best: has everything. UINT8_MAX = none. */
-static uint8_t successor(const struct repl *r, uint64_t now, bool only_0)
+/* The slot of who leads by the map; UINT8_MAX = it is no member yet. */
+static uint8_t preferred(const struct repl *r)
+{
+	int slot =
+		r->map ? repl_view_slot(r->map, r->c.group, &r->view, r->map->group[r->c.group].brick[0]) : 0;
+
+	return slot < 0 ? UINT8_MAX : (uint8_t)slot;
+}
+
+/* The primary itself is to leave: who has it all already takes over. */
+static bool must_turn(const struct repl *r, uint64_t now)
+{
+	struct repl_view next;
+
+	return r->map && r->role == REPL_PRIMARY && now >= r->handback_next &&
+	       repl_move_next(r->map, r->c.group, &r->view, &next) == REPL_MOVE_TURN;
+}
+
+/* The member that can take over without a pause (`only` that one; UINT8_MAX: any), best: has everything. UINT8_MAX = none. */
+static uint8_t successor(const struct repl *r, uint64_t now, uint8_t only)
 {
 	uint8_t best = UINT8_MAX;
 
@@ -432,7 +464,7 @@ static uint8_t successor(const struct repl *r, uint64_t now, bool only_0)
 		const struct peer *p = &r->peer[i];
 
 		if (i == r->c.self || !in_set(r->view.isr, i) || !p->matched || p->bad ||
-		    now - p->heard_ms > r->c.suspect_ms || (only_0 && i > 0))
+		    now - p->heard_ms > r->c.suspect_ms || (only != UINT8_MAX && i != only))
 			continue;
 		if (best == UINT8_MAX || p->acked > r->peer[best].acked)
 			best = i;
@@ -443,15 +475,18 @@ static uint8_t successor(const struct repl *r, uint64_t now, bool only_0)
 /* Planned: intake stops, what is on its way is committed, then the swap. Forced (disk error, stop): without waiting for long. */
 static void hand_over(struct repl *r, uint64_t now)
 {
-	bool forced = r->failed || r->leaving,
-	     preferred = r->c.handback_ms > 0 && r->c.self != 0 && in_set(r->view.isr, 0) &&
-			 r->role == REPL_PRIMARY && now - r->view_ms >= r->c.handback_ms &&
-			 now >= r->handback_next;
-	uint8_t to = successor(r, now, !forced);
+	uint8_t first = preferred(r), to;
+	bool forced = r->failed || r->leaving, turn = !forced && must_turn(r, now),
+	     back = r->c.handback_ms > 0 && first != UINT8_MAX && r->c.self != first &&
+		    in_set(r->view.isr, first) && r->role == REPL_PRIMARY &&
+		    now - r->view_ms >= r->c.handback_ms && now >= r->handback_next;
 
+	to = successor(r, now, forced ? UINT8_MAX : first);
+	if (turn && to == UINT8_MAX)
+		to = successor(r, now, UINT8_MAX);
 	if (r->cas_busy)
 		return;
-	if ((!forced && !preferred) || to == UINT8_MAX) {
+	if ((!forced && !back && !turn) || to == UINT8_MAX) {
 		r->handing = false;
 		if (r->leaving && r->view.isr == bit(r->c.self)) {
 			primary_end(r);

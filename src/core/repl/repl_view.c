@@ -23,6 +23,34 @@ static void become_backup(struct repl *r, uint64_t now)
 	repl_set_role(r, REPL_BACKUP);
 }
 
+bool view_well_formed(const struct repl *r, const struct repl_view *v)
+{
+	uint8_t members = repl_members(v, r->c.n);
+
+	if (members >> r->c.n || !v->joining != !v->leaving)
+		return false;
+	if (v->joining &&
+	    (v->joining > r->c.n || v->leaving > r->c.n || !in_set(members, (uint8_t)(v->joining - 1)) ||
+	     !in_set(members, (uint8_t)(v->leaving - 1))))
+		return false;
+	return v->epoch == 0 ||
+	       (v->primary < r->c.n && !(v->isr & (uint8_t)~members) && in_set(v->isr, v->primary));
+}
+
+/* Slots that have another member now: nothing is known of it. What this one lent to the old member runs to its end. */
+static void note_members(struct repl *r, const struct repl_view *v)
+{
+	for (uint8_t i = 0; i < r->c.n; i++) {
+		if (i == r->c.self || !in_set(repl_members(v, r->c.n), i) || same_member(r, &r->view, v, i))
+			continue;
+		r->peer[i] = (struct peer){0};
+		if (r->grant_to == i)
+			r->grant_to = UINT8_MAX;
+	}
+	if (v->members && (!in_set(v->members, r->c.self) || v->brick[r->c.self] != r->c.brick))
+		r->gone = true;
+}
+
 /* Epoch 1 was made in this life of the process and its log is empty: nothing can be missing. */
 static bool is_first(const struct repl *r, const struct repl_view *old, const struct repl_view *v)
 {
@@ -36,10 +64,11 @@ void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint6
 {
 	struct repl_view old = r->view;
 	bool was_primary = is_self_primary(r), next = r->view_known && v->epoch == old.epoch + 1;
-	bool same = next && old.epoch > 0 && v->primary == old.primary && v->fork == old.fork,
-	     mine = v->primary == r->c.self;
+	bool same = next && old.epoch > 0 && v->primary == old.primary && v->fork == old.fork, mine;
 
 	ensure(v->epoch > old.epoch);
+	note_members(r, v);
+	mine = v->primary == r->c.self && !r->gone;
 	if (!r->sure && !r->failed && (is_first(r, &old, v) || (mine && confirmed && r->unsure_bid)))
 		repl_set_sure(r, true);
 	if (v->epoch != r->proposed.epoch)
@@ -58,6 +87,10 @@ void view_adopt(struct repl *r, const struct repl_view *v, bool confirmed, uint6
 	}
 	if (was_primary)
 		primary_end(r);
+	if (r->gone) {
+		backup_out(r);
+		return;
+	}
 	if (mine && confirmed && usable(r)) {
 		primary_begin(r, false, old.isr, now);
 		return;
@@ -88,12 +121,22 @@ bool view_may_propose(const struct repl *r, uint64_t now)
 
 void view_propose(struct repl *r, uint8_t primary, uint8_t isr, uint64_t fork, uint64_t now)
 {
-	ensure(!r->cas_busy && in_set(isr, primary));
-	r->proposed =
-		(struct repl_view){.epoch = r->view.epoch + 1, .primary = primary, .isr = isr, .fork = fork};
+	struct repl_view next = r->view;
+
+	next.epoch++;
+	next.primary = primary;
+	next.isr = isr;
+	next.fork = fork;
+	view_propose_move(r, &next, now);
+}
+
+void view_propose_move(struct repl *r, const struct repl_view *next, uint64_t now)
+{
+	ensure(!r->cas_busy && in_set(next->isr, next->primary) && next->epoch == r->view.epoch + 1);
+	r->proposed = *next;
 	r->cas_busy = true;
 	if (is_self_primary(r))
-		r->maybe |= isr & (uint8_t)~r->view.isr;
+		r->maybe |= next->isr & (uint8_t)~r->view.isr;
 	r->io.propose(r->ctx, r->view.epoch, &r->proposed);
 }
 
@@ -128,14 +171,17 @@ void repl_on_cas(struct repl *r, int err, const struct repl_view *now_there, uin
 
 void repl_on_view(struct repl *r, const struct repl_view *v, uint64_t now_ms)
 {
-	if (!r->started ||
-	    (v->epoch > 0 && (v->primary >= r->c.n || v->isr >> r->c.n || !in_set(v->isr, v->primary))))
+	if (!r->started || !view_well_formed(r, v))
 		return;
 	if (v->epoch > r->view.epoch) {
 		view_adopt(r, v, false, now_ms);
 		view_tick(r, now_ms);
 	} else if (v->epoch == 0) {
 		r->view_known = true;
+		if (r->view.epoch == 0) {
+			note_members(r, v);
+			r->view = *v;
+		}
 	}
 }
 
@@ -157,9 +203,9 @@ static void elect_first(struct repl *r, uint64_t now)
 	if (r->pos.seq > 0 || r->failed)
 		return;
 	for (uint8_t i = 0; i < r->c.n; i++)
-		if (i != r->c.self && fresh(r, i, since) && r->peer[i].said_pos.seq == 0)
+		if (i != r->c.self && is_member(r, i) && fresh(r, i, since) && r->peer[i].said_pos.seq == 0)
 			set |= bit(i);
-	if (__builtin_popcount(set) < r->c.n || r->c.self != 0)
+	if (set != repl_members(&r->view, r->c.n) || r->c.self != 0)
 		if (!set_role_quorum(r, set) || waited < FRESH_MS * (1u + r->c.self))
 			return;
 	view_propose(r, r->c.self, set, 0, now);
@@ -236,7 +282,7 @@ void view_tick(struct repl *r, uint64_t now)
 {
 	bool mine = r->view.primary == r->c.self && r->view.epoch > 0;
 
-	if (is_self_primary(r) || !r->started)
+	if (is_self_primary(r) || !r->started || r->gone)
 		return;
 	if (r->role == REPL_BACKUP && now - r->heard_ms > r->c.suspect_ms) {
 		if (r->suspect_ms == 0) {

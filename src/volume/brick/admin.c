@@ -11,8 +11,9 @@ static void set_int(json_t *o, const char *name, uint64_t v)
 static const char *member_name(const struct grp *g, uint8_t i)
 {
 	const struct vol_map *m = g->v->doc.map;
+	int brick = repl_view_brick(m, g->idx, &g->view, i);
 
-	return m->brick[m->group[g->idx].brick[i]].name;
+	return brick < 0 ? "" : m->brick[brick].name;
 }
 
 static json_t *group_status(const struct grp *g)
@@ -33,8 +34,11 @@ static json_t *group_status(const struct grp *g)
 			    view.epoch && view.primary < g->n ? json_string(member_name(g, view.primary))
 							      : json_null());
 	for (uint8_t i = 0; i < g->n; i++) {
-		json_t *m = json_object();
+		json_t *m;
 
+		if (!member_name(g, i)[0])
+			continue;
+		m = json_object();
 		if (view.isr & 1u << i)
 			json_array_append_new(isr, json_string(member_name(g, i)));
 		json_object_set_new(m, "brick", json_string(member_name(g, i)));

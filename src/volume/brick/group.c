@@ -66,7 +66,7 @@ void grp_mark(struct grp *g)
 static void on_send(void *ctx, const struct repl_msg *m)
 {
 	struct grp *g = ctx;
-	struct conn *c = g->member[m->to] ? g->member[m->to]->link : NULL;
+	struct conn *c = m->to < g->n && g->member[m->to] ? g->member[m->to]->link : NULL;
 	struct proto_head h = {.type = FRAME_REPL, .volume = g->v->tag, .group = g->idx, .epoch = m->epoch};
 	struct payload *p = m->record ? m->record->payload : NULL;
 
@@ -182,12 +182,32 @@ static void on_pull(void *ctx, uint64_t since, uint8_t sources)
 	heal_start(ctx, since, sources);
 }
 
+void grp_members(struct grp *g)
+{
+	const struct vol_map *m = g->v->doc.map;
+
+	for (uint8_t i = 0; i < g->n; i++) {
+		int brick = repl_view_brick(m, g->idx, &g->view, i);
+		struct peer *p = brick < 0 || (uint32_t)brick == g->v->self
+					 ? NULL
+					 : peer_get(g->v->b, m->brick[brick].name, true);
+
+		if (g->member[i] != p && i != g->self)
+			g->room[i] = (struct room){.free = UINT64_MAX};
+		g->member[i] = p;
+	}
+}
+
 static void on_changed(void *ctx, enum repl_role role, const struct repl_view *view)
 {
 	struct grp *g = ctx;
+	bool others = view->members && (view->members != g->view.members ||
+					memcmp(view->brick, g->view.brick, sizeof(view->brick)) != 0);
 
 	g->next_role = role;
 	g->view = *view;
+	if (others)
+		grp_members(g);
 	g->changed = true;
 	grp_mark(g);
 }
@@ -231,25 +251,27 @@ struct grp *grp_new(struct vol *v, uint32_t idx)
 	const struct settings *s = &v->b->s;
 	struct grp *g = xcalloc(1, sizeof(*g));
 	struct repl_config c;
+	int slot;
 
 	g->v = v;
 	g->idx = idx;
-	g->n = (uint8_t)m->replica;
+	g->n = VOL_MEMBERS_MAX;
+	g->view = v->views[idx];
 	g->last = &g->first;
 	g->orphans_last = &g->orphans;
 	g->serial = ++v->b->next_serial;
 	g->replica = bstore_replica(v->store, idx);
-	for (uint8_t i = 0; i < g->n; i++) {
+	slot = repl_view_slot(m, idx, &g->view, v->self);
+	ensure(slot >= 0);
+	g->self = (uint8_t)slot;
+	for (uint8_t i = 0; i < g->n; i++)
 		g->room[i].free = UINT64_MAX;
-		if (m->group[idx].brick[i] == v->self)
-			g->self = i;
-		else
-			g->member[i] = peer_get(v->b, m->brick[m->group[idx].brick[i]].name, true);
-	}
+	grp_members(g);
 	ensure(vfs_init(&g->vfs, g->replica, m) == 0);
 	repl_config_default(&c);
 	c.group = idx;
 	c.self = g->self;
+	c.brick = (uint16_t)v->self;
 	c.n = g->n;
 	c.life = v->b->life;
 	c.write_quorum = (uint8_t)CLAMP(m->write_quorum, 1u, m->replica);
@@ -276,6 +298,8 @@ void grp_start(struct grp *g)
 
 	g->committed = g->safe = committed;
 	g->grace_ms = g->v->b->start_ms + LEASE_END_MS;
+	g->view = (struct repl_view){0};
+	repl_plan(g->repl, g->v->doc.map, false);
 	repl_start(g->repl, pos, committed, bstore_group_sure(g->v->store, g->idx), now);
 	if (g->v->have_view[g->idx])
 		repl_on_view(g->repl, &g->v->views[g->idx], now);
@@ -309,6 +333,21 @@ bool grp_is_primary(const struct grp *g)
 
 /* ---- messages ---- */
 
+/* The slots of a message are those of its view; most often that is the one of now. */
+static bool sent_by(const struct grp *g, const struct repl_msg *m, const struct peer *p)
+{
+	const struct vol_map *map = g->v->doc.map;
+	int from;
+
+	if (m->from >= g->n || m->to != g->self || m->group != g->idx)
+		return false;
+	if (m->view.epoch == g->view.epoch || !m->view.members)
+		return g->member[m->from] == p;
+	from = repl_view_brick(map, g->idx, &m->view, m->from);
+	return p && from >= 0 && repl_view_brick(map, g->idx, &m->view, m->to) == (int)g->v->self &&
+	       streq(map->brick[from].name, p->name);
+}
+
 int grp_on_msg(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
 	       const char **why)
 {
@@ -326,7 +365,7 @@ int grp_on_msg(struct conn *c, const struct proto_head *h, const uint8_t *body, 
 		*why = "a replication message that is malformed or damaged";
 		return r;
 	}
-	if (m.from < g->n && m.to == g->self && m.group == g->idx && g->member[m.from] == side->peer) {
+	if (sent_by(g, &m, side->peer)) {
 		repl_on_msg(g->repl, &m, clock_ms());
 		grp_mark(g);
 	}

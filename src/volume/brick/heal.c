@@ -24,6 +24,7 @@
 struct pull_source {
 	struct pull *p;
 	uint8_t member;
+	struct peer *peer; /* c is to */
 	struct conn *c;
 	bool ready;
 	uint64_t redial_ms;
@@ -33,7 +34,7 @@ struct pull {
 	struct grp *g;
 	uint64_t id, epoch, since, start_ms, primary_ms, wait_ms;
 	uint8_t sources;
-	struct pull_source src[VOL_REPLICA_MAX];
+	struct pull_source src[VOL_MEMBERS_MAX];
 	bool active, asking, first, walked, full, settling;
 	struct delta_cursor cursor;
 	uint64_t end_epoch, end_seq, source_seq;
@@ -161,6 +162,7 @@ static void dial(struct pull *p, struct pull_source *s, uint64_t now)
 	side->b = b;
 	side->source = s;
 	s->redial_ms = now + REDIAL_MS;
+	s->peer = g->member[s->member];
 	s->c = engine_dial(b->engine, peer_address(g->member[s->member]), side, &e);
 	if (!s->c)
 		free(side);
@@ -482,7 +484,10 @@ void heals_tick(struct grp *g, uint64_t now)
 	for (uint8_t i = 0; i < g->n; i++) {
 		struct pull_source *s = &p->src[i];
 
-		if (p->sources & 1u << i && i != g->self && !s->c && now >= s->redial_ms)
+		if (s->c && s->peer != g->member[i]) /* the slot's member is another one, or gone */
+			bconn_close(s->c, -ECANCELED, NULL);
+		if ((p->sources | g->view.isr) & 1u << i && g->member[i] && i != g->self && !s->c &&
+		    now >= s->redial_ms)
 			dial(p, s, now);
 	}
 	if (primary_source(p))

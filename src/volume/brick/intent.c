@@ -199,16 +199,20 @@ static void on_remote_step(void *ctx, int err, const struct proto_head *h, const
 	vfs_result_done(&res);
 }
 
-/* The link to the primary of a group, by the newest view known here. */
+/* The link to the primary of a group, by the newest view known here: a group that this brick is a member of may know better than the store's watch. */
 static struct conn *link_of_primary(struct vol *v, uint32_t group)
 {
 	const struct vol_map *m = v->doc.map;
 	const struct repl_view *view = v->grp[group] ? &v->grp[group]->view : &v->views[group];
 	struct peer *p;
+	int brick;
 
-	if (view->epoch == 0 || view->primary >= m->replica)
+	if (v->views[group].epoch > view->epoch)
+		view = &v->views[group];
+	brick = view->epoch == 0 ? -1 : repl_view_brick(m, group, view, view->primary);
+	if (brick < 0)
 		return NULL;
-	p = peer_get(v->b, m->brick[m->group[group].brick[view->primary]].name, false);
+	p = peer_get(v->b, m->brick[brick].name, false);
 	return p ? p->link : NULL;
 }
 

@@ -168,6 +168,9 @@ struct orphan {
 
 struct intent;
 
+/* A group that this brick is no member of any more: its keys and files are removed, step by step, then that is made durable. */
+enum leaving { STAYS, REMOVING, SETTLING };
+
 /* ---- groups ---- */
 struct room { /* of a member: bytes free; what this brick had appended when that was measured at the latest; and at the newest telling */
 	uint64_t free, taken, told;
@@ -177,7 +180,7 @@ struct grp {
 	struct vol *v;
 	uint32_t idx;
 	uint8_t self, n;
-	struct peer *member[VOL_REPLICA_MAX]; /* NULL at self */
+	struct peer *member[VOL_MEMBERS_MAX]; /* by slot; NULL at self, and where nobody is */
 	struct repl *repl;
 	struct replica *replica;
 	struct vfs vfs;
@@ -206,7 +209,7 @@ struct grp {
 	uint64_t pull_epoch; /* of the last one */
 	bool proposing;
 	uint64_t sweep_ms, relist_ms;	   /* when old answers, and orphans, are looked for next */
-	struct room room[VOL_REPLICA_MAX]; /* space.c */
+	struct room room[VOL_MEMBERS_MAX]; /* space.c */
 };
 
 /* ---- volumes ---- */
@@ -225,6 +228,8 @@ struct vol {
 	uint32_t self;		 /* index of this brick in the map */
 	struct repl_view *views; /* n_groups: what the store said last */
 	bool *have_view;
+	uint8_t *leaving;  /* n_groups: enum leaving */
+	uint64_t moves_ms; /* when moves are looked at next */
 	struct bstore *store;
 	struct grp **grp; /* n_groups; NULL: not a member */
 	struct session *session[SESSIONS_MAX];
@@ -303,7 +308,14 @@ void vols_done(struct brick *b);
 void vol_failed(struct vol *v, int err, const char *what); /* disk error: leaves the in-sync sets */
 const char *vol_option(const struct vol *v, const char *name, const char *otherwise);
 
+/* ---- move.c: groups that come to this brick and go ---- */
+bool moves_views_known(const struct vol *v);
+bool moves_retired(const struct vol *v); /* replaced, and a member of nothing */
+void moves_opened(struct vol *v);
+void moves_tick(struct vol *v, uint64_t now);
+
 /* ---- group.c ---- */
+void grp_members(struct grp *g); /* who they are by its view; also when the map has changed */
 struct grp *grp_new(struct vol *v, uint32_t idx);
 struct grp *grp_free(struct grp *g);
 void grp_start(struct grp *g);

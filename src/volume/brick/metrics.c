@@ -54,7 +54,8 @@ static void add_group(struct sums *s, const struct grp *g)
 	s->primary += repl_role(g->repl) == REPL_PRIMARY;
 	s->in_sync += repl_role(g->repl) == REPL_PRIMARY || repl_role(g->repl) == REPL_BACKUP;
 	if (repl_role(g->repl) == REPL_PRIMARY)
-		s->copies_missing += g->n - (uint64_t)__builtin_popcount(view.isr);
+		s->copies_missing +=
+			(uint64_t)MAX((int)g->v->doc.map->replica - (int)repl_copies(&view, view.isr), 0);
 	heal_status(g, heal);
 	s->heal_left += (uint64_t)js_int(heal, "bytes_left", 0);
 	s->heal_done += (uint64_t)js_int(heal, "bytes_done", 0);

@@ -107,16 +107,14 @@ void op_answer(struct op *o)
 static void view_body(struct grp *g, struct buf *body)
 {
 	struct proto_view pv = {.view = g->view};
-	const struct vol_map *m = g->v->doc.map;
 
 	if (g->view.epoch > 0 && g->view.primary < g->n) {
 		if (g->view.primary == g->self)
 			snprintf(pv.primary_address, sizeof(pv.primary_address), "%s", g->v->b->advertise);
-		else
+		else if (g->member[g->view.primary])
 			snprintf(pv.primary_address, sizeof(pv.primary_address), "%s",
 				 peer_address(g->member[g->view.primary]));
 	}
-	(void)m;
 	proto_view_encode(&pv, body);
 }
 

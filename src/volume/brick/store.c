@@ -377,7 +377,7 @@ struct cas {
 	struct vol *v;
 	const struct vol_map *map;
 	uint32_t group;
-	uint64_t expect;
+	uint64_t expect, serial;
 	struct repl_view next, now;
 	int err;
 };
@@ -399,7 +399,7 @@ static void cas_done(uv_work_t *w, int status)
 	struct vol *v = c->v;
 
 	/* The group may have been closed meanwhile; volumes stay until their last reference goes. */
-	if (!v->closing && v->open && v->grp[c->group] == c->g) {
+	if (!v->closing && v->open && v->grp[c->group] == c->g && c->g->serial == c->serial) {
 		c->g->proposing = false;
 		repl_on_cas(c->g->repl, status < 0 ? status : c->err, &c->now, clock_ms());
 		grp_mark(c->g);
@@ -412,8 +412,13 @@ void store_propose(struct grp *g, uint64_t expect, const struct repl_view *next)
 {
 	struct cas *c = xcalloc(1, sizeof(*c));
 
-	*c = (struct cas){
-		.g = g, .v = g->v, .map = g->v->doc.map, .group = g->idx, .expect = expect, .next = *next};
+	*c = (struct cas){.g = g,
+			  .v = g->v,
+			  .map = g->v->doc.map,
+			  .group = g->idx,
+			  .serial = g->serial,
+			  .expect = expect,
+			  .next = *next};
 	c->work.data = c;
 	g->v->refs++;
 	g->v->b->n.views_proposed++;

@@ -46,6 +46,7 @@ void vol_unref(struct vol *v)
 	volcfg_volume_done(&v->doc);
 	free(v->views);
 	free(v->have_view);
+	free(v->leaving);
 	free(v);
 }
 
@@ -75,8 +76,7 @@ static int open_store(struct vol *v, struct err *e)
 				   .turns = true};
 
 	for (uint32_t g = 0; g < m->n_groups; g++)
-		for (uint32_t i = 0; i < m->replica; i++)
-			member[g] |= m->group[g].brick[i] == v->self;
+		member[g] = repl_view_slot(m, g, &v->views[g], v->self) >= 0;
 	dir_of(v, "", dir, sizeof(dir));
 	vol_id_text(&m->uuid, hex);
 	snprintf(run, sizeof(run), "%s/%s-%s", v->b->s.run_dir, v->b->s.node, hex);
@@ -85,12 +85,31 @@ static int open_store(struct vol *v, struct err *e)
 	return bstore_open(&o, &v->store, e);
 }
 
+/* Kept for the operator, as after a deletion. */
+static void set_aside(struct vol *v, const char *prefix, const char *why)
+{
+	char from[4096], to[4096];
+
+	dir_of(v, "", from, sizeof(from));
+	dir_of(v, prefix, to, sizeof(to));
+	if (rename(from, to) == 0)
+		log_info("volume %s %s: its data is in %s now and may be removed", v->name, why, to);
+}
+
+/* Not before the views are known: they say which groups are here. */
 static void vol_open(struct vol *v)
 {
 	const struct vol_map *m = v->doc.map;
 	struct err e = {0};
-	int r = open_store(v, &e);
+	int r;
 
+	if (!moves_views_known(v))
+		return;
+	if (moves_retired(v)) {
+		set_aside(v, "left-", "has another brick instead of this one");
+		return;
+	}
+	r = open_store(v, &e);
 	if (r < 0) {
 		if (strncmp(v->error_text, e.text, sizeof(v->error_text) - 1) != 0)
 			log_error("volume %s: %s", v->name, e.text);
@@ -111,6 +130,7 @@ static void vol_open(struct vol *v)
 	for (uint32_t i = 0; i < m->n_groups; i++)
 		if (v->grp[i])
 			grp_start(v->grp[i]);
+	moves_opened(v);
 }
 
 static void vol_close(struct vol *v)
@@ -144,16 +164,10 @@ static void vol_drop(struct vol *v, bool deleted)
 {
 	struct brick *b = v->b;
 	struct vol **at = &b->vols;
-	char from[4096], to[4096];
 
 	vol_close(v);
-	if (deleted && v->doc.map) {
-		dir_of(v, "", from, sizeof(from));
-		dir_of(v, "deleted-", to, sizeof(to));
-		if (rename(from, to) == 0)
-			log_info("volume %s was deleted: its data is in %s now and may be removed", v->name,
-				 to);
-	}
+	if (deleted && v->doc.map)
+		set_aside(v, "deleted-", "was deleted");
 	while (*at != v)
 		at = &(*at)->next;
 	*at = v->next;
@@ -181,19 +195,20 @@ static void take_doc(struct vol *v, struct volcfg_volume *doc)
 	if (v->doc.map->n_groups > had) {
 		v->views = xrealloc(v->views, v->doc.map->n_groups * sizeof(*v->views));
 		v->have_view = xrealloc(v->have_view, v->doc.map->n_groups * sizeof(*v->have_view));
+		v->leaving = xrealloc(v->leaving, v->doc.map->n_groups * sizeof(*v->leaving));
 		for (uint32_t i = had; i < v->doc.map->n_groups; i++) {
 			v->views[i] = (struct repl_view){0};
 			v->have_view[i] = false;
+			v->leaving[i] = STAYS;
 		}
 	}
 }
 
-/* Groups with other members than before need everything set up anew; else the map is only swapped. */
+/* What every group was set up with. Where groups shall lie may change: their primaries see to it. */
 static bool same_groups(const struct vol_map *a, const struct vol_map *b)
 {
 	return a->n_groups == b->n_groups && a->replica == b->replica && a->stripe_size == b->stripe_size &&
-	       a->write_quorum == b->write_quorum && b->n_bricks >= a->n_bricks &&
-	       memcmp(a->group, b->group, a->n_groups * sizeof(*a->group)) == 0;
+	       a->write_quorum == b->write_quorum && b->n_bricks >= a->n_bricks;
 }
 
 void vol_on_doc(struct brick *b, const char *name, struct volcfg_volume *doc)
@@ -232,8 +247,11 @@ void vol_on_doc(struct brick *b, const char *name, struct volcfg_volume *doc)
 	}
 	if (v->open)
 		for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
-			if (v->grp[i])
+			if (v->grp[i]) {
 				v->grp[i]->vfs.map = v->doc.map;
+				grp_members(v->grp[i]);
+				repl_plan(v->grp[i]->repl, v->doc.map, false);
+			}
 	if (!started(v))
 		vol_close(v);
 	else if (!v->open && find_self(v))
@@ -251,6 +269,8 @@ void vol_on_view(struct brick *b, const char *name, uint32_t group, const struct
 	if (v->open && v->grp[group]) {
 		repl_on_view(v->grp[group]->repl, view, clock_ms());
 		grp_mark(v->grp[group]);
+	} else if (!v->open && started(v) && !v->error && find_self(v)) {
+		vol_open(v);
 	}
 }
 
@@ -282,7 +302,7 @@ static void forget(struct grp *g)
 
 	if (role != REPL_PRIMARY && role != REPL_BACKUP)
 		return;
-	if (g->view.isr != (1u << g->n) - 1)
+	if (g->view.isr != g->view.members)
 		keep = INDEX_MAX;
 	if (committed <= keep + g->replica->floor + INDEX_STEP)
 		return;
@@ -334,6 +354,11 @@ static void vol_tick(struct vol *v, uint64_t now)
 	}
 	bstore_tick(v->store);
 	scrub_tick(v, now);
+	moves_tick(v, now);
+	if (moves_retired(v)) {
+		vol_close(v);
+		vol_open(v);
+	}
 }
 
 void vols_tick(struct brick *b)

@@ -74,6 +74,8 @@ struct bgroup {
 	bool changed; /* since the last freeze */
 	struct undo_ring undo;
 	struct record *ring[RING_RECORDS];
+	uint8_t removed[KEY_MAX + 8]; /* no member any more: the last key that was removed */
+	size_t removed_len;
 };
 
 /* ---- data files ---- */

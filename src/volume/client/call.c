@@ -32,22 +32,29 @@ static bool aim(struct attempt *a, int *ret_fd)
 	const struct vol_map *m = vclient_map(c);
 	struct group_state *g = &c->group[a->k->group];
 	bool known;
+	int brick;
 
 	*ret_fd = -1;
 	pthread_mutex_lock(&c->lock);
 	a->view = g->view;
-	known = g->known && g->view.epoch > 0 && g->view.primary < m->replica;
+	known = g->known && g->view.epoch > 0 &&
+		repl_view_brick(m, a->k->group, &g->view, g->view.primary) >= 0;
 	a->resets = g->resets;
 	if (known) {
 		a->member = g->view.primary;
 		if (a->k->member >= 0)
 			a->member = a->k->member;
 		else if (a->op->type == VFS_READ && atomic_load(&c->read_local) && !a->local_refused)
-			for (int i = 0; i < (int)m->replica; i++)
+			for (int i = 0; i < VOL_MEMBERS_MAX; i++)
 				if (g->view.isr >> i & 1 &&
-				    streq(m->brick[m->group[a->k->group].brick[i]].domain, c->domain))
+				    (brick = repl_view_brick(m, a->k->group, &g->view, (uint32_t)i)) >= 0 &&
+				    streq(m->brick[brick].domain, c->domain))
 					a->member = i;
-		a->brick = m->group[a->k->group].brick[a->member];
+		brick = repl_view_brick(m, a->k->group, &g->view, (uint32_t)a->member);
+		if (brick < 0) /* who was to be asked is no member any more */
+			brick = repl_view_brick(m, a->k->group, &g->view,
+						(uint32_t)(a->member = g->view.primary));
+		a->brick = (uint32_t)brick;
 		if (a->brick < a->s->n_fd && a->s->fd[a->brick] >= 0) {
 			*ret_fd = a->s->busy_fd = a->s->fd[a->brick];
 			a->s->busy_group = a->k->group;
@@ -155,6 +162,8 @@ static enum outcome answered(struct attempt *a, const struct answer *w)
 	}
 	a->k->got = w->payload_len;
 	a->k->from = a->member;
+	a->k->from_brick = a->brick;
+	a->k->others = a->view.isr & (uint8_t) ~(1u << a->member);
 	a->k->leased = lease_holds(a) && w->head.flags & FRAME_LEASED;
 	return DONE;
 }

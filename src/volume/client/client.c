@@ -10,7 +10,8 @@
 /* Wakes every slot that waits for an answer from a brick that is not the group's primary any more. Under lock. */
 static void kick_slots(struct vclient *c, uint32_t group, const struct vol_map *m, const struct repl_view *v)
 {
-	uint32_t now = v->primary < m->replica ? m->group[group].brick[v->primary] : UINT32_MAX;
+	int brick = repl_view_brick(m, group, v, v->primary);
+	uint32_t now = brick < 0 ? UINT32_MAX : (uint32_t)brick;
 
 	for (struct vclient_slot *s = c->slots; s; s = s->next) {
 		pthread_mutex_lock(&s->kick);
@@ -26,12 +27,13 @@ void client_view_hint(struct vclient *c, uint32_t group, const struct repl_view 
 	struct group_state *g;
 	bool primary;
 
-	if (!m || group >= m->n_groups || v->primary >= VOL_REPLICA_MAX)
+	if (!m || group >= m->n_groups || v->primary >= VOL_MEMBERS_MAX)
 		return;
 	pthread_mutex_lock(&c->lock);
 	g = &c->group[group];
 	if (!g->known || v->epoch > g->view.epoch) {
-		primary = g->known && g->view.primary != v->primary;
+		primary = g->known && repl_view_brick(m, group, &g->view, g->view.primary) !=
+					      repl_view_brick(m, group, v, v->primary);
 		g->view = *v;
 		g->known = true;
 		if (primary) {

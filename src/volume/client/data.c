@@ -133,8 +133,8 @@ int data_write(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res
 
 /* ---- reading ---- */
 
-static void report_bad(struct vclient_slot *s, uint32_t group, int member, const struct vol_ino *ino,
-		       uint64_t off)
+static void report_bad(struct vclient_slot *s, uint32_t group, int member, uint32_t brick,
+		       const struct vol_ino *ino, uint64_t off)
 {
 	const struct vol_map *m = vclient_map(s->c);
 	struct proto_bad b = {.ino = *ino, .off = off, .member = (uint8_t)member};
@@ -142,7 +142,6 @@ static void report_bad(struct vclient_slot *s, uint32_t group, int member, const
 			       .request = ++s->request,
 			       .volume = proto_volume_tag(&m->uuid),
 			       .group = group};
-	uint32_t brick = m->group[group].brick[member];
 	int fd = slot_connect(s, brick);
 	char id[33];
 
@@ -216,8 +215,14 @@ static int64_t read_piece(struct vclient_slot *s, const struct vol_ino *ino, uin
 			*ret_leased = k.leased;
 			return got;
 		}
-		report_bad(s, group, k.from, ino, bad);
-		k.member = (int)((uint32_t)(k.from + 1) % m->replica);
+		report_bad(s, group, k.from, k.from_brick, ino, bad);
+		k.member =
+			k.from; /* the next one that is in sync; when there is none, this one may have been repaired */
+		for (int n = 0; n < VOL_MEMBERS_MAX; n++) {
+			k.member = (k.member + 1) % VOL_MEMBERS_MAX;
+			if (k.others >> k.member & 1)
+				break;
+		}
 		r = -EIO;
 	}
 	return r;

@@ -29,10 +29,10 @@
 struct group_state {
 	struct repl_view view;
 	bool known;
-	uint64_t resets;     /* raised when the leases of the group end */
-	bool leases_hold;    /* sessions with all in-sync members are alive */
-	uint8_t leases_from; /* primary they are of */
-	bool said;	     /* "waiting" was logged and "goes on" was not */
+	uint64_t resets;  /* raised when the leases of the group end */
+	bool leases_hold; /* sessions with all in-sync members are alive */
+	int leases_from;  /* brick of the primary they are of */
+	bool said;	  /* "waiting" was logged and "goes on" was not */
 	uint64_t waiting_since;
 };
 
@@ -137,9 +137,11 @@ struct call {
 	const void *data; /* WRITE */
 	void *into;	  /* READ: room for `room` bytes */
 	uint32_t room;
-	uint32_t got; /* READ: bytes that came */
-	int member;   /* READ from this member only; -1 = as the view says */
-	int from;     /* READ: the member that answered */
+	uint32_t got;	     /* READ: bytes that came */
+	int member;	     /* READ from this member only; -1 = as the view says */
+	int from;	     /* READ: the member that answered */
+	uint32_t from_brick; /* where */
+	uint8_t others;	     /* in sync then, too */
 	bool want_lease, leased;
 	bool keep_id;	      /* op->id is of an earlier try; false after the first call */
 	bool again_is_answer; /* VFS_LOCK: -EAGAIN is what the caller wants to know */

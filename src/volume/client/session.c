@@ -132,23 +132,26 @@ static void judge(struct vclient *c)
 		struct group_state *g = &c->group[i];
 		struct push_job *j = NULL;
 		bool hold;
+		int from;
 
 		pthread_mutex_lock(&c->lock);
 		hold = g->known && g->view.epoch > 0;
-		for (uint32_t k = 0; k < m->replica && hold; k++) {
-			uint16_t brick = m->group[i].brick[k];
+		from = hold ? repl_view_brick(m, i, &g->view, g->view.primary) : -1;
+		hold = from >= 0;
+		for (uint32_t k = 0; k < VOL_MEMBERS_MAX && hold; k++) {
+			int brick = repl_view_brick(m, i, &g->view, k);
 
 			if (g->view.isr >> k & 1)
-				hold = brick < c->sessions.n &&
+				hold = brick >= 0 && (uint32_t)brick < c->sessions.n &&
 				       session_alive(&c->sessions.session[brick], now);
 		}
-		if (g->leases_hold && (!hold || g->leases_from != g->view.primary)) {
+		if (g->leases_hold && (!hold || g->leases_from != from)) {
 			g->resets++;
 			j = xcalloc(1, sizeof(*j));
 			j->group = i;
 		}
 		g->leases_hold = hold;
-		g->leases_from = g->view.primary;
+		g->leases_from = from;
 		pthread_mutex_unlock(&c->lock);
 		if (j)
 			(void)enqueue(c, j);

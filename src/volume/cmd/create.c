@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* create, expand, start, stop, delete, info, list, bricks: the volume's document in the store. Bricks follow it by themselves. */
+/* create, expand, replace-brick, start, stop, delete, info, list, bricks: the volume's document in the store. Bricks follow it by themselves. */
 #include "volume/cmd/internal.h"
 
 struct layout {
@@ -170,7 +170,7 @@ static int absent_bricks(struct cmd *c, const struct vol_map *m, struct buf *out
 	int r = volcfg_bricks(c->store, &all, &n, e);
 
 	for (uint32_t i = 0; i < m->n_bricks && r == 0; i++)
-		if (!registered(all, n, m->brick[i].name))
+		if (!m->brick[i].retired && !registered(all, n, m->brick[i].name))
 			r = buf_addf(out, "%s%s", out->len ? ", " : "", m->brick[i].name);
 	return r;
 }
@@ -261,8 +261,116 @@ static uint32_t print_moves(const struct vol_map *from, const struct vol_map *to
 	return moved;
 }
 
-/* A volume that was never started holds nothing, so its groups may be laid out anew. Moving the groups of one that holds data needs member changes
- * that bricks cannot do yet: refused, whatever the state. */
+/* ---- moves ---- */
+
+/* What is still to move, from the newest status; 0 = all groups lie where they shall, and are in sync. */
+static int moves_left(struct cmd *c, const char *name, int64_t *ret, json_t **ret_status, struct err *e)
+{
+	struct volcfg_volume v = {0};
+	int r = volcfg_get(c->store, name, &v, e);
+
+	if (r < 0)
+		return r;
+	r = get_status(c, &v, ret_status, e);
+	if (r == 0)
+		*ret = js_int(*ret_status, "moves.groups", 0) + !js_bool(*ret_status, "in_sync", false);
+	volcfg_volume_done(&v);
+	return r;
+}
+
+/* Until every group lies where the map says. The bricks do it; this only watches, and may be ended at any time. */
+static int wait_moved(struct cmd *c, const char *name, struct err *e)
+{
+	char said[200] = "";
+
+	for (;;) {
+		char line[200], bytes[32];
+		json_t *status = NULL;
+		int64_t left = 1;
+		struct err why = {0};
+		int r = moves_left(c, name, &left, &status, &why);
+
+		if (r == -ENOENT)
+			return err_set(e, r, "%s", why.text);
+		if (r < 0)
+			snprintf(line, sizeof(line), "waiting: %.150s", why.text);
+		else
+			snprintf(line, sizeof(line),
+				 "%lld groups to move, %lld members under way, %s to copy, %lld s",
+				 (long long)js_int(status, "moves.groups", 0),
+				 (long long)js_int(status, "moves.joining", 0),
+				 bytes_text(bytes, (uint64_t)js_int(status, "heal.bytes_left", 0)),
+				 (long long)js_int(status, "heal.seconds_left", 0));
+		json_decref(status);
+		if (r == 0 && left == 0) {
+			printf("volume %s: all groups are in their places and in sync\n", name);
+			return 0;
+		}
+		if (!streq(line, said))
+			fprintf(stderr, "%s\n", line);
+		memcpy(said, line, sizeof(said));
+		usleep((useconds_t)(CLAMP(c->interval_ms, 100, 60000) * 1000));
+	}
+}
+
+/* The new map into the store; bricks take it from there. A volume that was never started holds nothing: its groups are laid out anew at once. */
+static int put_moved(struct cmd *c, struct volcfg_volume *v, const struct vol_map *to, struct err *e)
+{
+	if (streq(v->state, "created"))
+		return volcfg_expand(c->store, v, to, e);
+	return volcfg_move(c->store, v, to, e);
+}
+
+static int moved(struct cmd *c, const struct volcfg_volume *v, const struct vol_map *to, struct err *e)
+{
+	if (!streq(v->state, "started"))
+		return 0;
+	if (c->wait)
+		return wait_moved(c, to->name, e);
+	printf("its groups move now, while clients go on: kuayu volume status %s\n", to->name);
+	return 0;
+}
+
+/* SOURCE NEW [commit force], as operators of GlusterFS know it. */
+int cmd_replace_brick(struct cmd *c, struct err *e)
+{
+	_cleanup_free_ struct layout *l = xcalloc(1, sizeof(*l));
+	struct volcfg_volume v = {0};
+	struct vol_map *to = NULL;
+	struct vol_brick old;
+	int r;
+
+	if (c->n != 3 && !(c->n == 5 && streq(c->words[3], "commit") && streq(c->words[4], "force")))
+		return err_set(e, -EINVAL, "replace-brick NAME NODE:/PATH NEW:/PATH [commit force]");
+	r = brick_word(c->words[1], &old, e);
+	if (r == 0)
+		r = brick_word(c->words[2], &l->brick[l->n++], e);
+	if (r == 0)
+		r = get_volume(c, &v, e);
+	if (r < 0)
+		return r;
+	r = vol_brick_find(v.map, old.name);
+	if (r >= 0 && !same_path(v.map->brick[r].path, old.path) && !c->force)
+		r = err_set(e, -EINVAL, "the brick on node %s keeps its data in %s, not in %s", old.name,
+			    v.map->brick[r].path, old.path);
+	else
+		r = fill_bricks(c, l, e);
+	if (r == 0)
+		r = vol_map_replace(v.map, old.name, &l->brick[0], &to, e);
+	if (r == 0 && c->dry_run) {
+		printf("%u of %u groups would move\n", print_moves(v.map, to), v.map->n_groups);
+	} else if (r == 0) {
+		r = put_moved(c, &v, to, e);
+		if (r == 0) {
+			printf("volume %s: %s takes the place of %s\n", to->name, l->brick[0].name, old.name);
+			r = moved(c, &v, to, e);
+		}
+	}
+	vol_map_free(to);
+	volcfg_volume_done(&v);
+	return r;
+}
+
 int cmd_expand(struct cmd *c, struct err *e)
 {
 	_cleanup_free_ struct layout *l = xcalloc(1, sizeof(*l));
@@ -279,16 +387,12 @@ int cmd_expand(struct cmd *c, struct err *e)
 		r = vol_map_expand(v.map, l->brick, l->n, &wider, e);
 	if (r == 0 && c->dry_run)
 		printf("%u of %u groups would move\n", print_moves(v.map, wider), v.map->n_groups);
-	else if (r == 0 && !streq(v.state, "created"))
-		r = err_set(e, -EOPNOTSUPP,
-			    "volume %s has been in use: its groups cannot be moved to other bricks yet (only "
-			    "a volume that was never started can be expanded); "
-			    "make a second volume of the new bricks, or copy into a larger one",
-			    v.map->name);
 	if (r == 0 && !c->dry_run) {
-		r = volcfg_expand(c->store, &v, wider, e);
-		if (r == 0)
-			printf("volume %s: %u bricks now\n", wider->name, wider->n_bricks);
+		r = put_moved(c, &v, wider, e);
+		if (r == 0) {
+			printf("volume %s: %u bricks now\n", wider->name, vol_bricks_active(wider));
+			r = moved(c, &v, wider, e);
+		}
 	}
 	vol_map_free(wider);
 	volcfg_volume_done(&v);
@@ -303,16 +407,18 @@ static void info_text(const struct volcfg_volume *v)
 	const char *key;
 	json_t *value;
 	char uuid[33];
+	uint32_t n = 0;
 
 	vol_id_text(&m->uuid, uuid);
 	printf("Volume Name: %s\nType: %s\nVolume ID: %s\nStatus: %s\nNumber of Bricks: %u x %u = %u\n",
-	       m->name, vol_kind_text(vol_map_kind(m)), uuid, v->state, m->n_bricks / m->replica, m->replica,
-	       m->n_bricks);
+	       m->name, vol_kind_text(vol_map_kind(m)), uuid, v->state, vol_bricks_active(m) / m->replica,
+	       m->replica, vol_bricks_active(m));
 	printf("Stripe: %u x %u KiB\nGroups: %u\nWrite Quorum: %u\nBricks:\n", m->stripe,
 	       m->stripe_size >> 10, m->n_groups, m->write_quorum);
 	for (uint32_t i = 0; i < m->n_bricks; i++)
-		printf("Brick%u: %s:%s (domain %s, %s)\n", i + 1, m->brick[i].name, m->brick[i].path,
-		       m->brick[i].domain, m->brick[i].address);
+		if (!m->brick[i].retired)
+			printf("Brick%u: %s:%s (domain %s, %s)\n", ++n, m->brick[i].name, m->brick[i].path,
+			       m->brick[i].domain, m->brick[i].address);
 	if (json_object_size(v->options) > 0)
 		puts("Options Reconfigured:");
 	json_object_foreach (v->options, key, value)
@@ -387,11 +493,11 @@ static void list_one(const struct volcfg_volume *v, void *ctx)
 	if (all)
 		json_array_append_new(all, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i}", "name", v->map->name,
 						     "kind", kind, "state", v->state, "bricks",
-						     (int)v->map->n_bricks, "replica", (int)v->map->replica,
-						     "stripe", (int)v->map->stripe));
+						     (int)vol_bricks_active(v->map), "replica",
+						     (int)v->map->replica, "stripe", (int)v->map->stripe));
 	else
-		printf("%-20s %-31s %-8s %6u  %u x %u\n", v->map->name, kind, v->state, v->map->n_bricks,
-		       v->map->replica, v->map->stripe);
+		printf("%-20s %-31s %-8s %6u  %u x %u\n", v->map->name, kind, v->state,
+		       vol_bricks_active(v->map), v->map->replica, v->map->stripe);
 }
 
 int cmd_list(struct cmd *c, struct err *e)

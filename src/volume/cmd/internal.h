@@ -27,6 +27,7 @@ int cmd_start(struct cmd *c, struct err *e);
 int cmd_stop(struct cmd *c, struct err *e);
 int cmd_delete(struct cmd *c, struct err *e);
 int cmd_expand(struct cmd *c, struct err *e);
+int cmd_replace_brick(struct cmd *c, struct err *e);
 int cmd_set(struct cmd *c, struct err *e);
 int cmd_reset(struct cmd *c, struct err *e);
 int cmd_info(struct cmd *c, struct err *e);

@@ -24,13 +24,15 @@ static const struct setting settings[] = {
 	 "create: one copy is enough; losing any brick loses data"},
 	{"groups", SETTING_INT, S(groups), "0", 0, VOL_GROUPS_MAX, "N",
 	 "create: number of groups, a power of two (0 = by size)"},
-	{"wait", SETTING_BOOL, S(wait), "false", 0, 0, NULL, "heal: until all copies are in sync"},
+	{"wait", SETTING_BOOL, S(wait), "false", 0, 0, NULL,
+	 "heal: until all copies are in sync; expand, replace-brick: until all groups have moved"},
 	{"once", SETTING_BOOL, S(once), "false", 0, 0, NULL, "top, heal --wait: print once"},
 	{"interval", SETTING_DURATION, S(interval_ms), "1s", 50, 3600000, "TIME",
 	 "top, heal --wait: time between two looks"},
 	{"home", SETTING_STRING, S(home), NULL, 0, 0, "DOMAIN", "mkdir: the folder's primary is there"},
 	{"domain", SETTING_STRING, S(domain), NULL, 0, 0, "DOMAIN", "where, mkdir: own domain"},
-	{"dry-run", SETTING_BOOL, S(dry_run), "false", 0, 0, NULL, "create, expand: show what would be"},
+	{"dry-run", SETTING_BOOL, S(dry_run), "false", 0, 0, NULL,
+	 "create, expand, replace-brick: show what would be"},
 };
 
 static const struct verb {
@@ -49,7 +51,10 @@ static const struct verb {
 	{"set", cmd_set, 1, "NAME OPTION VALUE ... | help", "changes options"},
 	{"reset", cmd_reset, 1, "NAME [OPTION]", "options as by default"},
 	{"delete", cmd_delete, 1, "NAME", "forgets a stopped volume; the bricks keep its files aside"},
-	{"expand", cmd_expand, 2, "NAME NODE:/PATH ...", "adds bricks"},
+	{"expand", cmd_expand, 2, "NAME NODE:/PATH ...",
+	 "adds bricks; groups move there while clients go on"},
+	{"replace-brick", cmd_replace_brick, 3, "NAME OLD:/PATH NEW:/PATH",
+	 "another brick takes the place of one, dead or alive"},
 	{"heal", cmd_heal, 1, "NAME [info|full]",
 	 "brings copies up to date (they do so by themselves); progress"},
 	{"scrub", cmd_scrub, 1, "NAME [start|status]",
@@ -63,7 +68,7 @@ static void usage(FILE *f)
 {
 	fputs("Usage: kuayu volume VERB ... [OPTION ...]\n\nVerbs:\n", f);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(f, "  %-8s %-44s %s\n", verbs[i].name, verbs[i].usage, verbs[i].text);
+		fprintf(f, "  %-13s %-44s %s\n", verbs[i].name, verbs[i].usage, verbs[i].text);
 	fputs("\n'kuayu volume VERB --help' lists the options.\n", f);
 }
 

@@ -36,20 +36,36 @@ static struct repl_view newest_view(const struct vol_map *m, const struct repl_v
 {
 	struct repl_view v = *stored;
 
-	for (uint32_t j = 0; j < m->replica; j++) {
-		const json_t *o = said(a, m->group[g].brick[j], g);
+	repl_view_fill(m, g, &v);
+	for (uint32_t j = 0; j < m->n_bricks; j++) { /* whoever is a member by newer news than the store's */
+		const json_t *o = said(a, j, g), *row;
+		size_t k;
 		uint64_t epoch = (uint64_t)js_int(o, "epoch", 0);
 
 		if (!o || epoch <= v.epoch)
 			continue;
-		v = (struct repl_view){.epoch = epoch, .primary = UINT8_MAX};
-		for (uint32_t k = 0; k < m->replica; k++) {
-			const char *name = m->brick[m->group[g].brick[k]].name;
+		json_array_foreach (js_get(o, "members"), k, row) {
+			int brick = vol_brick_find(m, js_str_or(row, "brick", "")), slot = 0;
 
-			if (names(js_get(o, "isr"), name))
-				v.isr = (uint8_t)(v.isr | 1u << k);
-			if (streq(js_str(o, "primary"), name))
-				v.primary = (uint8_t)k;
+			if (brick < 0 || repl_view_slot(m, g, &v, (uint32_t)brick) >= 0)
+				continue;
+			while (slot < VOL_MEMBERS_MAX && v.members >> slot & 1)
+				slot++;
+			if (slot == VOL_MEMBERS_MAX)
+				break;
+			v.members = (uint8_t)(v.members | 1u << slot);
+			v.brick[slot] = (uint16_t)brick;
+		}
+		v.epoch = epoch;
+		v.primary = UINT8_MAX;
+		v.isr = 0;
+		for (uint32_t i = 0; i < VOL_MEMBERS_MAX; i++) {
+			int brick = repl_view_brick(m, g, &v, i);
+
+			if (brick >= 0 && names(js_get(o, "isr"), m->brick[brick].name))
+				v.isr = (uint8_t)(v.isr | 1u << i);
+			if (brick >= 0 && streq(js_str(o, "primary"), m->brick[brick].name))
+				v.primary = (uint8_t)i;
 		}
 	}
 	return v;
@@ -64,8 +80,8 @@ static int64_t newest_seq(const struct vol_map *m, const struct brick_answer *a,
 {
 	int64_t seq = 0;
 
-	for (uint32_t j = 0; j < m->replica; j++)
-		seq = MAX(seq, js_int(said(a, m->group[g].brick[j], g), "seq", 0));
+	for (uint32_t j = 0; j < m->n_bricks; j++)
+		seq = MAX(seq, js_int(said(a, j, g), "seq", 0));
 	return seq;
 }
 
@@ -75,8 +91,8 @@ static int64_t known_seq(const struct vol_map *m, const struct brick_answer *a, 
 	int64_t seq = js_int(own, "seq", 0);
 	size_t k;
 
-	for (uint32_t j = 0; j < m->replica && !own; j++)
-		json_array_foreach (js_get(said(a, m->group[g].brick[j], g), "members"), k, row)
+	for (uint32_t j = 0; j < m->n_bricks && !own; j++)
+		json_array_foreach (js_get(said(a, j, g), "members"), k, row)
 			if (streq(js_str(row, "brick"), m->brick[brick].name))
 				seq = MAX(seq, js_int(row, "seq", 0));
 	return seq;
@@ -109,22 +125,64 @@ static json_t *merge_member(const struct vol_map *m, const struct brick_answer *
 			 (json_int_t)h.seconds);
 }
 
-static json_t *merge_group(const struct vol_map *m, const struct repl_view *v, const struct brick_answer *a,
-			   uint32_t g, struct heal *sum)
-{
-	json_t *isr = json_array(), *members = json_array();
-	bool leads = v->epoch > 0 && v->primary < m->replica;
+/* What is left of the way to where the group shall lie. */
+struct moves {
+	int groups, members, joining;
+};
 
+/* {"to": [bricks that are still to come], "joining", "leaving"}; NULL when the group is in its place. */
+static json_t *merge_move(const struct vol_map *m, const struct repl_view *v, uint32_t g, struct moves *sum)
+{
+	json_t *to = json_array(), *o = json_object();
+	int joining = v->joining ? repl_view_brick(m, g, v, v->joining - 1u) : -1,
+	    leaving = v->leaving ? repl_view_brick(m, g, v, v->leaving - 1u) : -1;
+	int here = 0;
+
+	for (uint32_t j = 0; j < VOL_MEMBERS_MAX; j++)
+		here += repl_view_brick(m, g, v, j) >= 0;
 	for (uint32_t j = 0; j < m->replica; j++) {
+		uint32_t brick = m->group[g].brick[j];
+
+		if (repl_view_slot(m, g, v, brick) < 0 || joining == (int)brick)
+			json_array_append_new(to, json_string(m->brick[brick].name));
+	}
+	sum->members += (int)json_array_size(to);
+	sum->joining += joining >= 0;
+	json_object_set_new(o, "to", to);
+	if (joining >= 0)
+		json_object_set_new(o, "joining", json_string(m->brick[joining].name));
+	if (leaving >= 0)
+		json_object_set_new(o, "leaving", json_string(m->brick[leaving].name));
+	if (json_array_size(to) > 0 || here > (int)m->replica) {
+		sum->groups++;
+		return o;
+	}
+	json_decref(o);
+	return NULL;
+}
+
+static json_t *merge_group(const struct vol_map *m, const struct repl_view *v, const struct brick_answer *a,
+			   uint32_t g, struct heal *sum, struct moves *moves)
+{
+	json_t *isr = json_array(), *members = json_array(), *move = merge_move(m, v, g, moves), *o;
+	int primary = v->epoch > 0 ? repl_view_brick(m, g, v, v->primary) : -1;
+
+	for (uint32_t j = 0; j < VOL_MEMBERS_MAX; j++) {
+		int brick = repl_view_brick(m, g, v, j);
 		bool in = v->epoch > 0 && (v->isr >> j & 1);
 
+		if (brick < 0)
+			continue;
 		if (in)
-			json_array_append_new(isr, json_string(m->brick[m->group[g].brick[j]].name));
-		json_array_append_new(members, merge_member(m, a, g, m->group[g].brick[j], in, sum));
+			json_array_append_new(isr, json_string(m->brick[brick].name));
+		json_array_append_new(members, merge_member(m, a, g, (uint32_t)brick, in, sum));
 	}
-	return json_pack("{s:i,s:I,s:o,s:o,s:o}", "group", (int)g, "epoch", (json_int_t)v->epoch, "primary",
-			 leads ? json_string(m->brick[m->group[g].brick[v->primary]].name) : json_null(),
-			 "isr", isr, "members", members);
+	o = json_pack("{s:i,s:I,s:o,s:o,s:o}", "group", (int)g, "epoch", (json_int_t)v->epoch, "primary",
+		      primary >= 0 ? json_string(m->brick[primary].name) : json_null(), "isr", isr, "members",
+		      members);
+	if (move)
+		json_object_set_new(o, "move", move);
+	return o;
 }
 
 static json_t *merge_brick(const struct vol_map *m, const struct repl_view *views,
@@ -134,7 +192,7 @@ static json_t *merge_brick(const struct vol_map *m, const struct repl_view *view
 	const json_t *error = js_get(a[i].o, "error"), *latency = js_get(a[i].o, "latency_us");
 
 	for (uint32_t g = 0; g < m->n_groups; g++) {
-		int j = vol_group_member(m, g, i);
+		int j = repl_view_slot(m, g, &views[g], i);
 
 		if (j < 0)
 			continue;
@@ -155,6 +213,14 @@ static json_t *merge_brick(const struct vol_map *m, const struct repl_view *view
 					: json_null());
 }
 
+static bool holds_groups(const struct vol_map *m, const struct repl_view *views, uint32_t brick)
+{
+	for (uint32_t g = 0; g < m->n_groups; g++)
+		if (repl_view_slot(m, g, &views[g], brick) >= 0)
+			return true;
+	return false;
+}
+
 json_t *status_merge(const struct volcfg_volume *v, const struct repl_view *stored,
 		     const struct brick_answer *a)
 {
@@ -162,20 +228,24 @@ json_t *status_merge(const struct volcfg_volume *v, const struct repl_view *stor
 	_cleanup_free_ struct repl_view *views = xcalloc(m->n_groups, sizeof(*views));
 	json_t *bricks = json_array(), *groups = json_array();
 	struct heal sum = {0};
+	struct moves moves = {0};
 
 	for (uint32_t g = 0; g < m->n_groups; g++) {
 		views[g] = newest_view(m, &stored[g], a, g);
-		json_array_append_new(groups, merge_group(m, &views[g], a, g, &sum));
+		json_array_append_new(groups, merge_group(m, &views[g], a, g, &sum, &moves));
 	}
 	for (uint32_t i = 0; i < m->n_bricks; i++)
-		json_array_append_new(bricks, merge_brick(m, views, a, i));
-	return json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:b}", "volume",
-			 m->name, "state", v->state, "kind", vol_kind_text(vol_map_kind(m)), "replica",
-			 (int)m->replica, "stripe", (int)m->stripe, "write_quorum", (int)m->write_quorum,
-			 "bricks", bricks, "groups", groups, "heal", "members_out", (json_int_t)sum.out,
-			 "keys_left", (json_int_t)sum.keys, "bytes_left", (json_int_t)sum.left, "bytes_done",
-			 (json_int_t)sum.done, "bytes_per_s", (json_int_t)sum.rate, "seconds_left",
-			 (json_int_t)sum.seconds, "in_sync", (int)(sum.out == 0));
+		if (!m->brick[i].retired || holds_groups(m, views, i))
+			json_array_append_new(bricks, merge_brick(m, views, a, i));
+	return json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:{s:i,s:i,s:i},s:b}",
+			 "volume", m->name, "state", v->state, "kind", vol_kind_text(vol_map_kind(m)),
+			 "replica", (int)m->replica, "stripe", (int)m->stripe, "write_quorum",
+			 (int)m->write_quorum, "bricks", bricks, "groups", groups, "heal", "members_out",
+			 (json_int_t)sum.out, "keys_left", (json_int_t)sum.keys, "bytes_left",
+			 (json_int_t)sum.left, "bytes_done", (json_int_t)sum.done, "bytes_per_s",
+			 (json_int_t)sum.rate, "seconds_left", (json_int_t)sum.seconds, "moves", "groups",
+			 moves.groups, "members", moves.members, "joining", moves.joining, "in_sync",
+			 (int)(sum.out == 0));
 }
 
 int get_status(struct cmd *c, const struct volcfg_volume *v, json_t **ret, struct err *e)
@@ -267,6 +337,32 @@ static void print_out(const json_t *status, FILE *f)
 		}
 }
 
+static void print_moves(const json_t *status, FILE *f)
+{
+	const json_t *g, *name;
+	size_t i, j;
+
+	fprintf(f, "\n%-6s %-10s %-10s %-20s %10s %11s\n", "MOVES", "LEAVES", "JOINS", "STILL TO COME",
+		"KEYS LEFT", "BYTES LEFT");
+	json_array_foreach (js_get(status, "groups"), i, g) {
+		char to[200] = "", left[32];
+		const json_t *member, *heal = NULL;
+
+		if (!js_get(g, "move"))
+			continue;
+		json_array_foreach (js_get(g, "move.to"), j, name)
+			snprintf(to + strlen(to), sizeof(to) - strlen(to), "%s%.60s", j ? " " : "",
+				 json_string_value(name));
+		json_array_foreach (js_get(g, "members"), j, member)
+			if (streq(js_str(member, "brick"), js_str_or(g, "move.joining", "")))
+				heal = js_get(member, "heal");
+		fprintf(f, "%-6lld %-10s %-10s %-20s %10lld %11s\n", (long long)js_int(g, "group", 0),
+			js_str_or(g, "move.leaving", "-"), js_str_or(g, "move.joining", "-"), to,
+			(long long)js_int(heal, "keys_left", 0),
+			bytes_text(left, (uint64_t)js_int(heal, "bytes_left", 0)));
+	}
+}
+
 /* What an operator can do about it. */
 static void print_advice(const json_t *status, FILE *f)
 {
@@ -313,7 +409,12 @@ void status_print(const json_t *status, FILE *f)
 			bytes_text(left, (uint64_t)js_int(status, "heal.bytes_left", 0)),
 			bytes_text(rate, (uint64_t)js_int(status, "heal.bytes_per_s", 0)),
 			(long long)js_int(status, "heal.seconds_left", 0));
+	if (js_int(status, "moves.groups", 0) > 0)
+		fprintf(f, "%lld groups move to other bricks\n",
+			(long long)js_int(status, "moves.groups", 0));
 	print_bricks(status, f);
+	if (js_int(status, "moves.groups", 0) > 0)
+		print_moves(status, f);
 	if (started && out > 0)
 		print_out(status, f);
 	if (started)

@@ -226,8 +226,12 @@ static json_t *group_json(struct cmd *c, const struct vol_map *m, uint32_t g, st
 	int64_t rev;
 	int r = volcfg_view_get(c->store, m, g, &v, &rev, e);
 
-	for (uint32_t j = 0; j < m->replica; j++) {
-		const struct vol_brick *b = &m->brick[m->group[g].brick[j]];
+	for (uint32_t j = 0; j < VOL_MEMBERS_MAX; j++) {
+		int brick = repl_view_brick(m, g, &v, j);
+		const struct vol_brick *b = &m->brick[MAX(brick, 0)];
+
+		if (brick < 0)
+			continue;
 
 		json_array_append_new(bricks, json_pack("{s:s,s:s,s:s}", "name", b->name, "domain", b->domain,
 							"path", b->path));

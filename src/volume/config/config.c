@@ -3,9 +3,10 @@
  * for it by name and is passed over, with a line in the log, by lists and watches. */
 #include "volume/config/internal.h"
 
-#define BRICKS	"/kuayu/bricks/"
-#define VOLUMES "/kuayu/volumes/"
-#define BATCH	48 /* operations a transaction */
+#define BRICKS	  "/kuayu/bricks/"
+#define VOLUMES	  "/kuayu/volumes/"
+#define BATCH	  48 /* operations a transaction */
+#define CAS_TRIES 16
 
 static void key_of(char key[STORE_KEY_MAX], const char *name)
 {
@@ -175,28 +176,86 @@ static char *volume_text(const struct volcfg_volume *v, const char *created)
 
 /* ---- views ---- */
 
+static const char *member_name(const struct vol_map *m, uint32_t group, const struct repl_view *v,
+			       uint32_t slot)
+{
+	int brick = repl_view_brick(m, group, v, slot);
+
+	return brick < 0 ? "" : m->brick[brick].name;
+}
+
 static char *view_text(const struct vol_map *m, uint32_t group, const struct repl_view *v)
 {
-	_cleanup_json_ json_t *o = json_object(), *isr = json_array();
-	const struct vol_group *g = &m->group[group];
+	_cleanup_json_ json_t *o = json_object(), *isr = json_array(), *members = json_array();
+	struct repl_view full = *v;
 
+	repl_view_fill(m, group, &full);
+	v = &full;
 	json_object_set_new(o, "epoch", json_integer((json_int_t)v->epoch));
-	json_object_set_new(o, "primary",
-			    json_string(v->primary < m->replica ? m->brick[g->brick[v->primary]].name : ""));
-	for (uint32_t i = 0; i < m->replica; i++)
+	json_object_set_new(o, "primary", json_string(member_name(m, group, v, v->primary)));
+	for (uint32_t i = 0; i < VOL_MEMBERS_MAX && v->members >> i; i++) {
+		json_array_append_new(members, json_string(member_name(m, group, v, i)));
 		if (v->isr >> i & 1)
-			json_array_append_new(isr, json_string(m->brick[g->brick[i]].name));
+			json_array_append_new(isr, json_string(member_name(m, group, v, i)));
+	}
 	json_object_set(o, "isr", isr);
+	json_object_set(o, "members", members);
+	if (v->joining)
+		json_object_set_new(o, "joining", json_string(member_name(m, group, v, v->joining - 1u)));
+	if (v->leaving)
+		json_object_set_new(o, "leaving", json_string(member_name(m, group, v, v->leaving - 1u)));
 	if (v->fork)
 		json_object_set_new(o, "fork", json_integer((json_int_t)v->fork));
 	return js_text(o);
 }
 
-static int member_of(const struct vol_map *m, uint32_t group, const char *name)
+static int member_of(const struct vol_map *m, uint32_t group, const struct repl_view *v, const char *name)
 {
 	int brick = name ? vol_brick_find(m, name) : -1;
 
-	return brick < 0 ? -1 : vol_group_member(m, group, (uint32_t)brick);
+	return brick < 0 ? -1 : repl_view_slot(m, group, v, (uint32_t)brick);
+}
+
+/* Slots by name, "" = free. A view without them is an older version's, of a group that never moved: it lies where it was made. */
+static int members_parse(const struct vol_map *m, uint32_t group, const json_t *members,
+			 struct repl_view *ret)
+{
+	const json_t *name;
+	size_t i;
+
+	if (!members) {
+		ret->members = (uint8_t)((1u << m->replica) - 1);
+		memcpy(ret->brick, m->group[group].origin, m->replica * sizeof(ret->brick[0]));
+		return 0;
+	}
+	if (!json_is_array(members) || json_array_size(members) > VOL_MEMBERS_MAX)
+		return -EBADMSG;
+	json_array_foreach (members, i, name) {
+		const char *text = json_string_value(name);
+		int brick = text && text[0] ? vol_brick_find(m, text) : -1;
+
+		if (!text || (text[0] && brick < 0))
+			return -EBADMSG;
+		if (brick < 0)
+			continue;
+		ret->members = (uint8_t)(ret->members | 1u << i);
+		ret->brick[i] = (uint16_t)brick;
+	}
+	return ret->members ? 0 : -EBADMSG;
+}
+
+static int move_parse(const struct vol_map *m, uint32_t group, const json_t *o, struct repl_view *ret)
+{
+	const char *joining = js_str(o, "joining"), *leaving = js_str(o, "leaving");
+	int j = member_of(m, group, ret, joining), l = member_of(m, group, ret, leaving);
+
+	if (!joining && !leaving)
+		return 0;
+	if (j < 0 || l < 0)
+		return -EBADMSG;
+	ret->joining = (uint8_t)(j + 1);
+	ret->leaving = (uint8_t)(l + 1);
+	return 0;
 }
 
 static int view_parse(const struct vol_map *m, uint32_t group, const char *text, size_t len,
@@ -212,12 +271,14 @@ static int view_parse(const struct vol_map *m, uint32_t group, const char *text,
 		return -EBADMSG;
 	*ret = (struct repl_view){.epoch = (uint64_t)epoch,
 				  .fork = (uint64_t)MAX(js_int(o, "fork", 0), (int64_t)0)};
-	k = member_of(m, group, js_str(o, "primary"));
+	if (members_parse(m, group, js_get(o, "members"), ret) < 0 || move_parse(m, group, o, ret) < 0)
+		return -EBADMSG;
+	k = member_of(m, group, ret, js_str(o, "primary"));
 	if (k < 0)
 		return -EBADMSG;
 	ret->primary = (uint8_t)k;
 	json_array_foreach (js_get(o, "isr"), i, name) {
-		k = member_of(m, group, json_string_value(name));
+		k = member_of(m, group, ret, json_string_value(name));
 		if (k < 0)
 			return -EBADMSG;
 		ret->isr = (uint8_t)(ret->isr | 1u << k);
@@ -250,7 +311,13 @@ int volcfg_view_cas(struct store *s, const struct vol_map *m, uint32_t group, ui
 	struct store_cmp cmp = {.key = key};
 	struct store_op op = {.type = STORE_PUT, .key = key, .value = text, .value_len = strlen(text)};
 	int64_t rev;
-	int r = volcfg_view_get(s, m, group, now, &cmp.mod_rev, e);
+	int r;
+
+	for (uint32_t i = 0; i < VOL_MEMBERS_MAX; i++)
+		if (next->members >> i & 1 && repl_view_brick(m, group, next, i) < 0)
+			return err_set(e, -EAGAIN, "group %u has a member that this map does not know yet",
+				       group);
+	r = volcfg_view_get(s, m, group, now, &cmp.mod_rev, e);
 
 	if (r < 0)
 		return r;
@@ -341,6 +408,53 @@ int volcfg_put(struct store *s, const struct volcfg_volume *v, struct err *e)
 	op.value_len = strlen(text);
 	r = store_txn(s, &cmp, 1, &op, 1, &rev, e);
 	return r == -EEXIST ? err_set(e, -EAGAIN, "volume %s was changed meanwhile", v->map->name) : r;
+}
+
+/* Views that do not name their members, an older version's, get them: from now on they need not be where the map says. */
+static int name_members(struct store *s, const struct vol_map *m, struct err *e)
+{
+	for (uint32_t g = 0; g < m->n_groups; g++)
+		for (int try = 0;; try++) {
+			_cleanup_free_ char *text = NULL;
+			char key[STORE_KEY_MAX];
+			struct store_cmp cmp = {.key = key};
+			struct store_op op = {.type = STORE_PUT, .key = key};
+			struct store_kv kv = {0};
+			struct repl_view v;
+			int64_t rev;
+			bool there;
+			int r;
+
+			view_key(key, m->name, g);
+			r = store_get(s, key, 0, &kv, NULL, e);
+			if (r < 0)
+				return r;
+			cmp.mod_rev = kv.mod_rev;
+			there = memmem(kv.value, kv.value_len, "\"members\"", 9) != NULL;
+			r = there ? 0 : view_parse(m, g, kv.value, kv.value_len, &v);
+			store_kv_done(&kv);
+			if (r < 0)
+				return err_set(e, r, "%s is no view", key);
+			if (there)
+				break;
+			op.value = text = view_text(m, g, &v);
+			op.value_len = strlen(text);
+			r = store_txn(s, &cmp, 1, &op, 1, &rev, e);
+			if (r == 0)
+				break;
+			if (r != -EEXIST || try == CAS_TRIES)
+				return r;
+		}
+	return 0;
+}
+
+int volcfg_move(struct store *s, const struct volcfg_volume *v, const struct vol_map *to, struct err *e)
+{
+	struct volcfg_volume next = *v;
+	int r = name_members(s, v->map, e);
+
+	next.map = (struct vol_map *)to;
+	return r < 0 ? r : volcfg_put(s, &next, e);
 }
 
 /* One transaction: a start that comes at the same time either sees all of it or makes it fail. */

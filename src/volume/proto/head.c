@@ -84,6 +84,17 @@ int proto_hello_decode(const void *data, size_t len, struct proto_hello *ret)
 	return wire_end(&in);
 }
 
+bool proto_view_ok(const struct repl_view *v)
+{
+	if (v->primary >= VOL_MEMBERS_MAX || (v->isr | v->members) >> VOL_MEMBERS_MAX ||
+	    v->joining > VOL_MEMBERS_MAX || v->leaving > VOL_MEMBERS_MAX)
+		return false;
+	for (int i = 0; i < VOL_MEMBERS_MAX; i++)
+		if (v->brick[i] >= VOL_BRICKS_MAX)
+			return false;
+	return true;
+}
+
 int proto_view_encode(const struct proto_view *v, struct buf *b)
 {
 	int r = wire_add(b, v->view.epoch, 8);
@@ -91,6 +102,11 @@ int proto_view_encode(const struct proto_view *v, struct buf *b)
 	r = r < 0 ? r : wire_add(b, v->view.primary, 1);
 	r = r < 0 ? r : wire_add(b, v->view.isr, 1);
 	r = r < 0 ? r : wire_add(b, v->view.fork, 8);
+	r = r < 0 ? r : wire_add(b, v->view.members, 1);
+	r = r < 0 ? r : wire_add(b, v->view.joining, 1);
+	r = r < 0 ? r : wire_add(b, v->view.leaving, 1);
+	for (int i = 0; i < VOL_MEMBERS_MAX; i++)
+		r = r < 0 ? r : wire_add(b, v->view.brick[i], 2);
 	return r < 0 ? r : wire_add_str(b, v->primary_address);
 }
 
@@ -102,8 +118,13 @@ int proto_view_decode(const void *data, size_t len, struct proto_view *ret)
 	ret->view.primary = wire_u8(&in);
 	ret->view.isr = wire_u8(&in);
 	ret->view.fork = wire_u64(&in);
+	ret->view.members = wire_u8(&in);
+	ret->view.joining = wire_u8(&in);
+	ret->view.leaving = wire_u8(&in);
+	for (int i = 0; i < VOL_MEMBERS_MAX; i++)
+		ret->view.brick[i] = wire_u16(&in);
 	wire_str(&in, ret->primary_address, sizeof(ret->primary_address));
-	if (ret->view.primary >= VOL_REPLICA_MAX)
+	if (!proto_view_ok(&ret->view))
 		return -EBADMSG;
 	return wire_end(&in);
 }
@@ -143,7 +164,7 @@ int proto_bad_decode(const void *data, size_t len, struct proto_bad *ret)
 	wire_ino(&in, &ret->ino);
 	ret->off = wire_u64(&in);
 	ret->member = wire_u8(&in);
-	if (ret->member >= VOL_REPLICA_MAX || ret->off >= VFS_SIZE_MAX || ret->off % VOL_BLOCK)
+	if (ret->member >= VOL_MEMBERS_MAX || ret->off >= VFS_SIZE_MAX || ret->off % VOL_BLOCK)
 		return -EBADMSG;
 	return wire_end(&in);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bodies of FRAME_REPL: the fixed part of 120 bytes; behind it, for an APPEND, the record's head and body. The record's payload is the frame's.
+/* Bodies of FRAME_REPL: the fixed part of 132 bytes; behind it, for an APPEND, the record's head and body. The record's payload is the frame's.
  *
  * record_decode checks the record's own sums (head and body, and the payload's); here are the bounds of the message and that
  * record and message are of the same group. */
 #include "volume/proto.h"
 #include "volume/proto/wire.h"
 
-#define REPL_FIXED  120
+#define REPL_FIXED  132
 #define REPL_SURE   1u
 #define REPL_HEARS  2u
 #define REPL_FAILED 4u
@@ -35,14 +35,19 @@ int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 	p = wire_put(p, m->view.epoch, 8);
 	p = wire_put(p, m->view.primary, 1);
 	p = wire_put(p, m->view.isr, 1);
-	p += 6;
+	p = wire_put(p, m->view.members, 1);
+	p = wire_put(p, m->view.joining, 1);
+	p = wire_put(p, m->view.leaving, 1);
+	p += 3;
 	p = wire_put(p, m->view.fork, 8);
 	p = wire_put(p, m->echo, 8);
 	p = wire_put(p, m->life, 8);
 	p = wire_put(p, m->live.epoch, 8);
 	p = wire_put(p, m->live.seq, 8);
 	p = wire_put(p, m->cut.epoch, 8);
-	wire_put(p, m->cut.seq, 8);
+	p = wire_put(p, m->cut.seq, 8);
+	for (int i = 0; i < VOL_MEMBERS_MAX; i++)
+		p = wire_put(p, m->view.brick[i], 2);
 	if (m->type != REPL_MSG_APPEND)
 		return buf_add(b, fixed, REPL_FIXED);
 	ensure(m->record);
@@ -101,7 +106,10 @@ int proto_repl_decode(const void *data, size_t len, struct payload *payload, str
 	ret->view.epoch = wire_u64(&in);
 	ret->view.primary = wire_u8(&in);
 	ret->view.isr = wire_u8(&in);
-	zero = wire_take(&in, 6);
+	ret->view.members = wire_u8(&in);
+	ret->view.joining = wire_u8(&in);
+	ret->view.leaving = wire_u8(&in);
+	zero = wire_take(&in, 3);
 	ret->view.fork = wire_u64(&in);
 	ret->echo = wire_u64(&in);
 	ret->life = wire_u64(&in);
@@ -109,10 +117,11 @@ int proto_repl_decode(const void *data, size_t len, struct payload *payload, str
 	ret->live.seq = wire_u64(&in);
 	ret->cut.epoch = wire_u64(&in);
 	ret->cut.seq = wire_u64(&in);
-	if (!zero || memcmp(zero, "\0\0\0\0\0", 6) != 0 || flags & ~REPL_FLAGS ||
-	    ret->type < REPL_MSG_APPEND || ret->type > REPL_MSG_VIEW || ret->from >= VOL_REPLICA_MAX ||
-	    ret->to >= VOL_REPLICA_MAX || ret->group >= VOL_GROUPS_MAX ||
-	    ret->view.primary >= VOL_REPLICA_MAX || ret->view.isr >> VOL_REPLICA_MAX)
+	for (int i = 0; i < VOL_MEMBERS_MAX; i++)
+		ret->view.brick[i] = wire_u16(&in);
+	if (!zero || memcmp(zero, "\0\0", 3) != 0 || flags & ~REPL_FLAGS || ret->type < REPL_MSG_APPEND ||
+	    ret->type > REPL_MSG_VIEW || ret->from >= VOL_MEMBERS_MAX || ret->to >= VOL_MEMBERS_MAX ||
+	    ret->group >= VOL_GROUPS_MAX || !proto_view_ok(&ret->view))
 		return -EBADMSG;
 	if (ret->type == REPL_MSG_APPEND)
 		return decode_record(&in, payload, ret, ret_record);

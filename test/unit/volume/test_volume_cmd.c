@@ -137,7 +137,26 @@ static void test_life(void **state)
 	brick(f, "b3");
 	brick(f, "c3");
 	refused(f, cmd_expand, "logs a3:/brick", "add 3, 6 or 9");
-	refused(f, cmd_expand, "logs a3:/brick b3:/brick c3:/brick", "cannot be moved");
+	/* started: it grows too, and its groups move; a brick is replaced by another of its domain */
+	assert_int_equal(verb(f, cmd_expand, "logs a3:/brick b3:/brick c3:/brick"), 0);
+	assert_int_equal(volcfg_get(f->c.store, "logs", &v, NULL), 0);
+	assert_int_equal(v.map->n_bricks, 9);
+	assert_string_equal(v.state, "started");
+	volcfg_volume_done(&v);
+	brick(f, "a4");
+	brick(f, "b4");
+	refused(f, cmd_replace_brick, "logs a1:/brick b4:/brick", "name a brick in domain a");
+	refused(f, cmd_replace_brick, "logs x1:/brick a4:/brick", "no brick on node x1");
+	refused(f, cmd_replace_brick, "logs a1:/brick a2:/brick", "node a2 has, or had, a brick");
+	refused(f, cmd_replace_brick, "logs a1:/other a4:/brick", "not in /other");
+	refused(f, cmd_replace_brick, "logs a1:/brick a4:/brick now", "replace-brick NAME");
+	assert_int_equal(verb(f, cmd_replace_brick, "logs a1:/brick a4:/brick commit force"), 0);
+	assert_int_equal(volcfg_get(f->c.store, "logs", &v, NULL), 0);
+	assert_int_equal(vol_bricks_active(v.map), 9);
+	assert_true(v.map->brick[0].retired && streq(v.map->brick[9].name, "a4"));
+	for (uint32_t g = 0; g < v.map->n_groups; g++)
+		assert_int_equal(vol_group_member(v.map, g, 0), -1);
+	volcfg_volume_done(&v);
 	refused(f, cmd_scrub, "logs", "no brick of volume logs answers");
 	assert_int_equal(verb(f, cmd_info, "logs"), 0);
 	assert_int_equal(verb(f, cmd_list, ""), 0);

@@ -89,7 +89,14 @@ static void hello(void **state)
 static void small(void **state)
 {
 	_cleanup_buf_ struct buf b = {0}, c = {0}, d = {0};
-	struct proto_view v = {.view = {.epoch = 9, .primary = 2, .isr = 5, .fork = 7},
+	struct proto_view v = {.view = {.epoch = 9,
+					.primary = 2,
+					.isr = 5,
+					.fork = 7,
+					.members = 0x17,
+					.joining = 5,
+					.leaving = 1,
+					.brick = {0, 1, 2, 0, 7}},
 			       .primary_address = "10.0.0.1:7710"},
 			  v2;
 	struct proto_push p = {.type = PUSH_ENTRY, .ino = ino}, p2;
@@ -193,7 +200,7 @@ static void append(void **state)
 		assert_null(got);
 	}
 	assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &got), -EBADMSG);
-	for (size_t i = 120; i < b.len; i++) { /* the record: any flipped bit */
+	for (size_t i = 132; i < b.len; i++) { /* the record: any flipped bit */
 		b.data[i] ^= 0x10;
 		assert_int_equal(proto_repl_decode(b.data, b.len, r->payload, &m2, &got), -EBADMSG);
 		b.data[i] ^= 0x10;
@@ -241,16 +248,17 @@ static void messages(void **state)
 				     .hears = t % 3 == 0,
 				     .failed = t % 5 == 0,
 				     .lease = t % 7 == 0,
-				     .view = {1, 1, 7, 6}},
+				     .view = {1, 1, 7, 6, 0x2f, 6, 1, {0, 1, 2, 255, 0, 4}}},
 				m2;
 		_cleanup_buf_ struct buf b2 = {0};
 
 		assert_int_equal(proto_repl_encode(&m, &b), 0);
-		assert_int_equal(b.len, 120);
+		assert_int_equal(b.len, 132);
 		assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &rec), 0);
 		assert_true(m2.type == m.type && m2.view.fork == 6 && m2.live.seq == 10 &&
 			    m2.cut.epoch == 11 && m2.hears == m.hears && m2.failed == m.failed &&
 			    m2.lease == m.lease && m2.sure == m.sure && m2.echo == 7 && m2.life == 8);
+		assert_memory_equal(&m2.view, &m.view, sizeof(m.view));
 		assert_int_equal(proto_repl_encode(&m2, &b2), 0);
 		assert_int_equal(b2.len, b.len);
 		assert_memory_equal(b2.data, b.data, b.len);
@@ -259,7 +267,7 @@ static void messages(void **state)
 		b.data[63] = 1;
 		assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &rec), -EBADMSG);
 		b.data[63] = 0;
-		b.data[1] = VOL_REPLICA_MAX;
+		b.data[1] = VOL_MEMBERS_MAX;
 		assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &rec), -EBADMSG);
 	}
 }
