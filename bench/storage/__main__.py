@@ -16,7 +16,7 @@ from bench.storage.glusterfs import GlusterFS, GlusterFSShard
 from bench.storage.kuayu import Product
 from bench.storage.limit import Limit
 from bench.storage.moosefs import MooseFS
-from bench.storage.works import LARGE, SLOW, UNITS, WITH, WORK, Run, make_tar
+from bench.storage.works import BEHIND, LARGE, SLOW, UNITS, WITH, WORK, Run, make_tar
 from lab.util import SOURCE, LabError
 from test.volume.cluster import unmount
 from test.volume.network import sweep
@@ -62,7 +62,10 @@ def options(argv):
 
 def wanted(name, run, kind, a):
     """The works of one contender in one run, in order; those that are measured by the way stand for their work."""
-    works = [w for w in UNITS if w in {WITH.get(x, x) for x in a.works}]
+    chosen = {WITH.get(x, x) for x in a.works}
+    if name != "product":
+        chosen = {next((plain for plain, behind in BEHIND.items() if behind == w), w) for w in chosen}
+    works = [w for w in UNITS if w in chosen]
     if run >= a.slow_runs:
         works = [w for w in works if w not in SLOW]
     if run > 0 or kind != "disk":

@@ -95,6 +95,9 @@ class Contender:
         drop_caches()
         self.mount()
 
+    def write_behind(self, on):
+        """Whether writes are answered from a buffer, for whom that is an option."""
+
     def cpu_seconds(self):
         """User and system time of all its processes, threads included, up to now."""
         total = 0

@@ -10,6 +10,7 @@ from test.volume.cluster import VolumeCluster, unmount
 class Product(Contender):
     name = "product"
     heal_limit = 120
+    options = ()
 
     def _network(self, kind):
         self.cluster = VolumeCluster(network=kind, bricks="tmpfs", start=False, bricks_in=self.bricks_dir)
@@ -20,7 +21,7 @@ class Product(Contender):
         self.cluster.start()
 
     def mount(self):
-        self.cluster.mount(self.mnt, domain="a")
+        self.cluster.mount(self.mnt, domain="a", options=self.options)
 
     def umount(self):
         if self.mnt in self.cluster.mounts:
@@ -29,6 +30,11 @@ class Product(Contender):
     def cold(self):
         self.umount()
         drop_caches()
+        self.mount()
+
+    def write_behind(self, on):
+        self.umount()
+        self.options = ("--write-behind=16384",) if on else ()
         self.mount()
 
     def primary(self, path):

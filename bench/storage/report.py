@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from bench.storage import delay
-from bench.storage.works import UNITS
+from bench.storage.works import BEHIND, UNITS
 
 COLUMNS = ("product", "glusterfs", "glusterfs_shard", "moosefs", "limit")
 
@@ -28,6 +28,8 @@ class Results:
     def add(self, bricks, contender, row, value, more=None):
         if value is not None:
             self.values.setdefault((row, bricks), {}).setdefault(contender, []).append(value)
+            if contender != "product" and row in BEHIND:
+                self.values.setdefault((BEHIND[row], bricks), {}).setdefault(contender, []).append(value)
         if more:
             self.extra.setdefault((row, bricks), {}).setdefault(contender, []).append(more)
 
