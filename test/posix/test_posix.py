@@ -58,7 +58,6 @@ class Posix(unittest.TestCase):
         except stress.Difference as e:
             self.fail_with_logs(str(e))
 
-    @unittest.skipUnless("KUAYU_OPEN_FAULTS" in os.environ, "open fault: ESTALE reaches programs (docs/volume-suites.md)")
     def test_crowd(self):
         try:
             self.assertGreater(stress.crowd(self.a, self.b, processes=6, seconds=4, seed=3), 0)
@@ -80,7 +79,6 @@ class Posix(unittest.TestCase):
 class Full(unittest.TestCase):
     """A volume that gets full."""
 
-    @unittest.skipUnless("KUAYU_OPEN_FAULTS" in os.environ, "open fault: about one run in four fails (docs/volume-suites.md)")
     def test_no_space(self):
         with VolumeCluster(bricks="image", image_mib=400) as c:
             count, failures = mounts.run(str(c.mount(domain="a")), str(c.mount(domain="b")), only=("fills", "space"))

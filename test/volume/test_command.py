@@ -149,7 +149,6 @@ class Faults(unittest.TestCase):
             self.assertIn("all copies in sync", out)
             self.assertTrue(c.status()["in_sync"])
 
-    @unittest.skipUnless("KUAYU_OPEN_FAULTS" in os.environ, "open fault: unmounting may not end in time (docs/volume-suites.md)")
     def test_scrub_finds_and_repairs_rot(self):
         with VolumeCluster() as c:
             m = c.mount()

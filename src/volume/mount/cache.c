@@ -229,6 +229,24 @@ static void inode_changed(struct mount *m, struct node *n)
 	}
 }
 
+void cache_folder_changed(struct mount *m, struct node *n)
+{
+	atomic_fetch_add(counter(m, &n->ino), 1); /* answers on their way are older */
+	gate_pass(m);
+	inode_changed(m, n);
+}
+
+void cache_retired(struct mount *m, struct node *n)
+{
+	gate_pass(m);
+	inode_changed(m, n);
+}
+
+void cache_keep(struct node *n)
+{
+	n->leased = n->leased || !atomic_load(&n->retired);
+}
+
 static void entry_changed(struct mount *m, struct node *n, const char *name)
 {
 	bool all = !name[0];
@@ -339,7 +357,7 @@ bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool
 		n->attr = *a;
 	} /* else: an answer that was overtaken by one of our own changes */
 	if (keep)
-		n->leased = true;
+		cache_keep(n);
 	may = n->leased && n->attr_known;
 	if (ret)
 		*ret = n->attr;

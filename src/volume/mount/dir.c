@@ -75,7 +75,8 @@ static void know(struct mount *m, struct node *folder, struct names *s, uint64_t
 		names_done(m, &folder->names);
 		folder->names = *s;
 		*s = (struct names){0};
-		folder->complete = folder->leased = true;
+		cache_keep(folder);
+		folder->complete = true;
 	}
 	pthread_mutex_unlock(&folder->lock);
 }
@@ -289,6 +290,8 @@ static bool emit(struct reply *p, const char *name, struct vol_ino ino, uint32_t
 		e.attr_timeout = keep ? KEEP_S : 0;
 		e.entry_timeout = p->keep && atomic_load(&p->m->epoch_works) ? KEEP_S : 0;
 		p->child[p->n++] = n;
+		if (ino.num == 0)
+			moved_listed(n, p->folder);
 	}
 	p->len += fuse_add_direntry_plus(p->req, p->out + p->len, left, name, &e, next);
 	return true;
@@ -342,11 +345,11 @@ static void read_folder(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
 	r = p.out ? stand_at(m, p.folder, h, off <= 2 ? 0 : (uint64_t)off - 2) : -ENOMEM;
 	gate_in(m);
 	if (r == 0) {
-		p.link = changes_of(p.folder) == h->changes;
+		p.link = changes_of(p.folder) == h->changes && !atomic_load(&p.folder->retired);
 		p.keep = p.link && h->leased && atomic_load(&m->pushes) == h->pushes;
 		if (p.keep) {
 			pthread_mutex_lock(&p.folder->lock);
-			p.folder->leased = true;
+			cache_keep(p.folder);
 			pthread_mutex_unlock(&p.folder->lock);
 		}
 		r = fill(&p, h, (uint64_t)off);

@@ -140,7 +140,8 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	gate_in(m);
 	keep = tick_same(m, &t);
 	pthread_mutex_lock(&n->lock);
-	n->leased |= keep && leased;
+	if (keep && leased)
+		cache_keep(n);
 	keep &= n->leased;
 	pthread_mutex_unlock(&n->lock);
 	fuse_reply_buf(req, (char *)room, (size_t)got);

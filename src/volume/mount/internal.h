@@ -48,6 +48,8 @@ struct node {
 	uint64_t lookups; /* the kernel's; under nodes.lock */
 	uint32_t pins;	  /* our own threads'; likewise */
 	_Atomic uint32_t opens, writing, naming;
+	_Atomic bool retired; /* moved.c */
+	_Atomic uint64_t named_ms;
 	pthread_mutex_t lock;
 	/* under lock: */
 	struct vfs_attr attr;
@@ -58,6 +60,8 @@ struct node {
 	bool complete, fresh, build;
 	uint8_t misses;
 	struct names names;
+	uint64_t place, placed_from,
+		placed_ms;		    /* of a folder, moved.c: its parent, the one before, since when */
 	uint64_t changes;		    /* own changes of the folder's names */
 	bool dirty;			    /* written through here since the newest fsync */
 	uint64_t forks, written;	    /* of the first such write (vclient_forks_end); writes so far */
@@ -102,6 +106,8 @@ struct mount {
 	pthread_rwlock_t gate;
 	_Atomic bool epoch_works, direct_mmap, killpriv, stopping;
 	_Atomic uint32_t names_all;
+	_Atomic uint32_t renames;   /* over two folders, in flight */
+	_Atomic uint64_t moving_ms; /* the newest begin or end of one */
 	uint64_t name_key[2];
 	/* droppers */
 	pthread_mutex_t drop_lock;
@@ -129,6 +135,7 @@ struct node *node_find(struct mount *m, const struct vol_ino *ino); /* pinned, o
 struct node *node_pin(struct mount *m, uint32_t index); /* pinned, or NULL when it is not in use */
 void node_forget(struct mount *m, struct node *n, uint64_t lookups);
 void node_unpin(struct mount *m, struct node *n);
+bool node_retire(struct mount *m, struct node *n); /* out of the table; false: it was */
 uint64_t ino_hash(const struct vol_ino *ino);
 uint64_t ino_number(const struct vol_ino *ino); /* st_ino */
 
@@ -161,7 +168,10 @@ void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t l
 /* Takes what an answer said of the node (newer versions only; NULL = nothing); keep: under a lease. *ret (may be NULL): what to tell the kernel.
  * True: it may keep it. Inside the gate, until the reply is given. */
 bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
-void cache_unsure(struct node *n); /* attributes are not known any more */
+void cache_retired(struct mount *m, struct node *n);	    /* nothing is kept of it any more */
+void cache_folder_changed(struct mount *m, struct node *n); /* as if another mount had changed it */
+void cache_keep(struct node *n);			    /* under lock: under a lease from now on */
+void cache_unsure(struct node *n);			    /* attributes are not known any more */
 void gate_in(struct mount *m);
 void gate_out(struct mount *m);
 
@@ -188,6 +198,16 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 /* ---- rename.c ---- */
 void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
 	       unsigned int flags);
+
+/* ---- moved.c ---- */
+/* node_lookup for an answer with an entry of the parent. */
+struct node *moved_lookup(struct mount *m, fuse_req_t req, struct node *parent, const struct vol_ino *ino);
+void moved_listed(struct node *n, const struct node *parent); /* the kernel puts it there when it can */
+void moved_here(struct mount *m, const struct vol_ino *ino,
+		const struct node *parent);		  /* by a rename of this mount */
+void moved_changed(struct mount *m, struct node *folder); /* through here: before the reply */
+void naming_begin(struct node *folder);			  /* a change of its names is on its way */
+void naming_end(struct node *folder);
 
 /* ---- dir.c ---- */
 void ll_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

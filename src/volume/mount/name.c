@@ -17,7 +17,7 @@ static void entry_param(struct mount *m, struct node *n, const struct vfs_attr *
 static void keep_folder(struct node *folder)
 {
 	pthread_mutex_lock(&folder->lock);
-	folder->leased = true;
+	cache_keep(folder);
 	pthread_mutex_unlock(&folder->lock);
 }
 
@@ -71,7 +71,7 @@ static int complete_attr(struct mount *m, fuse_req_t req, struct found *f, const
 static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, struct found *f,
 			struct fuse_file_info *fi)
 {
-	struct node *n = node_lookup(m, &f->attr.ino);
+	struct node *n = moved_lookup(m, req, folder, &f->attr.ino);
 	struct fuse_entry_param e;
 	struct vfs_attr now;
 	bool keep;
@@ -171,7 +171,8 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		gate_in(m);
 		keep = tick_same(m, &f.tick);
 		pthread_mutex_lock(&folder->lock);
-		folder->leased |= f.leased && keep;
+		if (f.leased && keep)
+			cache_keep(folder);
 		if (folder->misses < LIST_AFTER_MISSES)
 			folder->misses++;
 		pthread_mutex_unlock(&folder->lock);
@@ -219,6 +220,8 @@ static int change_name(struct mount *m, struct node *folder, struct vfs_op *op, 
 	if (r == 0 || r == -EIO)
 		folder->attr_known = false;
 	pthread_mutex_unlock(&folder->lock);
+	if (r == 0 || r == -EIO)
+		moved_changed(m, folder);
 	if (r == 0 && res->parent.mode) {
 		gate_in(m);
 		(void)cache_learn(m, folder, &res->parent, f->leased && tick_same(m, &f->tick), NULL);
@@ -235,7 +238,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, struct vfs
 	struct found f;
 	int r;
 
-	atomic_fetch_add(&folder->naming, 1);
+	naming_begin(folder);
 	op_name(op, name);
 	r = change_name(m, folder, op, name, true, &res, &f);
 	if (r == 0)
@@ -255,7 +258,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, struct vfs
 		reply_found(req, m, folder, &f, NULL);
 	else
 		fuse_reply_err(req, -r);
-	atomic_fetch_sub(&folder->naming, 1);
+	naming_end(folder);
 	vfs_result_done(&res);
 }
 
@@ -343,7 +346,7 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	op_owner(&op, req, mode);
 	op.flags = VFS_EXCL;
 	op_name(&op, name);
-	atomic_fetch_add(&folder->naming, 1);
+	naming_begin(folder);
 	r = change_name(m, folder, &op, name, true, &res, &f);
 	if (r == -EEXIST)
 		r = created_elsewhere(req, &res.attr, fi);
@@ -362,7 +365,7 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		fuse_reply_err(req, -r);
 	if (n)
 		node_forget(m, n, 1);
-	atomic_fetch_sub(&folder->naming, 1);
+	naming_end(folder);
 	vfs_result_done(&res);
 }
 
@@ -379,7 +382,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, enu
 
 	op_init(&op, type, req, folder);
 	op_name(&op, name);
-	atomic_fetch_add(&folder->naming, 1);
+	naming_begin(folder);
 	r = change_name(m, folder, &op, name, false, &res, &f);
 	if (r == 0 && res.gone.mode && (n = node_find(m, &res.gone.ino))) {
 		gate_in(m);
@@ -388,7 +391,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, enu
 		node_unpin(m, n);
 	}
 	fuse_reply_err(req, -r);
-	atomic_fetch_sub(&folder->naming, 1);
+	naming_end(folder);
 	vfs_result_done(&res);
 }
 

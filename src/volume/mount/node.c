@@ -134,17 +134,27 @@ static struct node *add(struct nodes *t, const struct vol_ino *ino)
 	return n;
 }
 
-static void drop_node(struct mount *m, struct node *n)
+static void take_out(struct nodes *t, struct node *n)
 {
-	struct nodes *t = &m->nodes;
 	uint32_t *p = &t->bucket[(uint32_t)ino_hash(&n->ino) & (t->n_buckets - 1)];
 
 	while (*p != n->index)
 		p = &at(t, *p)->next;
 	*p = n->next;
 	t->n--;
+}
+
+static void drop_node(struct mount *m, struct node *n)
+{
+	struct nodes *t = &m->nodes;
+
+	if (!atomic_load(&n->retired))
+		take_out(t, n);
 	behind_file_free(n);
 	pthread_mutex_lock(&n->lock);
+	atomic_store(&n->retired, false);
+	n->place = n->placed_from = n->placed_ms = 0;
+	atomic_store(&n->named_ms, 0);
 	names_done(m, &n->names);
 	n->attr = (struct vfs_attr){0};
 	n->attr_known = n->leased = n->locked = n->no_xattrs = n->complete = n->fresh = n->build = false;
@@ -172,6 +182,18 @@ struct node *node_lookup(struct mount *m, const struct vol_ino *ino)
 		n->lookups++;
 	pthread_mutex_unlock(&t->lock);
 	return n;
+}
+
+bool node_retire(struct mount *m, struct node *n)
+{
+	bool was;
+
+	pthread_mutex_lock(&m->nodes.lock);
+	was = atomic_exchange(&n->retired, true);
+	if (!was)
+		take_out(&m->nodes, n);
+	pthread_mutex_unlock(&m->nodes.lock);
+	return !was;
 }
 
 struct node *node_find(struct mount *m, const struct vol_ino *ino)

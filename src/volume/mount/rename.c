@@ -129,8 +129,12 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	op.flags =
 		(flags & RENAME_NOREPLACE ? VFS_NOREPLACE : 0) | (flags & RENAME_EXCHANGE ? VFS_EXCHANGE : 0);
 	behind_drain_all(m); /* a new name is not seen before what was written to the file */
-	atomic_fetch_add(&from->naming, 1);
-	atomic_fetch_add(&to->naming, 1);
+	naming_begin(from);
+	naming_begin(to);
+	if (from != to) {
+		atomic_fetch_add(&m->renames, 1);
+		atomic_store(&m->moving_ms, clock_ms());
+	}
 	r = folder_moves(m, req, from, name, to, newname, op.flags, &locked);
 	if (r == 0)
 		r = vclient_call(slot_of(m), &op, &res, NULL);
@@ -150,9 +154,17 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		to->attr_known = false;
 		pthread_mutex_unlock(&to->lock);
 		learn_result(m, &res);
+		moved_changed(m, from);
+		moved_changed(m, to);
+		if (r == 0)
+			moved_here(m, &res.attr.ino, to);
+	}
+	if (from != to) {
+		atomic_store(&m->moving_ms, clock_ms());
+		atomic_fetch_sub(&m->renames, 1);
 	}
 	fuse_reply_err(req, -r);
-	atomic_fetch_sub(&from->naming, 1);
-	atomic_fetch_sub(&to->naming, 1);
+	naming_end(from);
+	naming_end(to);
 	vfs_result_done(&res);
 }
