@@ -54,6 +54,17 @@ static void repl(const uint8_t *data, size_t size)
 	record_unref(rec);
 }
 
+static void early(const uint8_t *data, size_t size)
+{
+	_cleanup_buf_ struct buf b = {0};
+	struct proto_early e;
+
+	if (proto_early_decode(data, size, 1, &e) < 0)
+		return;
+	ensure(e.id > 0 && e.at < e.total && e.total <= PROTO_PAYLOAD_MAX);
+	ensure(proto_early_encode(&e, &b) == 0 && b.len == size && memcmp(b.data, data, size) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	_cleanup_buf_ struct buf b = {0};
@@ -63,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	which = *data++;
 	size--;
-	switch (which % 9) {
+	switch (which % 10) {
 	case 0:
 		head(data, size);
 		break;
@@ -87,6 +98,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 7:
 		items(data, size);
+		break;
+	case 9:
+		early(data, size);
 		break;
 	default:
 		repl(data, size);

@@ -23,7 +23,8 @@ enum frame_type {
 	FRAME_PING,  /* client -> brick on a session: keeps session and caching leases. Answer: PING */
 	FRAME_ADMIN, /* body: JSON {"verb":"status"|"heal"|"scrub"|"top"|"where", ...}. Answer: body JSON */
 	FRAME_BAD_BLOCK, /* client -> the member: body struct proto_bad: a checksum did not hold; the brick verifies and repairs. No answer */
-	FRAME_LAST = FRAME_BAD_BLOCK
+	FRAME_EARLY, /* brick to brick: bytes of a payload whose record is not made yet. body: struct proto_early. No answer */
+	FRAME_LAST = FRAME_EARLY
 };
 /* head.flags */
 #define FRAME_ANSWER	 1u
@@ -83,6 +84,16 @@ int proto_view_decode(const void *data, size_t len, struct proto_view *ret);
 int proto_repl_encode(const struct repl_msg *m, struct buf *b);
 int proto_repl_decode(const void *data, size_t len, struct payload *payload, struct repl_msg *ret,
 		      struct record **ret_record);
+
+/* Bytes of a large WRITE that a primary sends on while the rest is still coming to it. `at` begins at 0 and goes on without a gap. An APPEND whose head has
+ * request = id takes the payload (and has none of its own); a frame without payload drops it. */
+struct proto_early {
+	uint64_t id;	/* rises by the sender's choice; of the connection */
+	uint32_t total; /* bytes of the whole payload */
+	uint32_t at;	/* of this frame's */
+};
+int proto_early_encode(const struct proto_early *e, struct buf *b);
+int proto_early_decode(const void *data, size_t len, uint32_t payload_len, struct proto_early *ret);
 
 enum push_type {
 	PUSH_INODE = 1, /* ino: attributes and data of it changed, or are about to */

@@ -115,8 +115,8 @@ class Strangers(unittest.TestCase):
             hello = struct.pack("<IB", 1, role) + uuid + struct.pack("<QQ", 5, 0) + proto.text("zz") + proto.text("a")
             frames = proto.head(proto.HELLO, hello) + hello
             volume = proto.fnv64(uuid) & 0xFFFFFFFF
-            for kind in range(2, 10):
-                body = r.randbytes(r.choice([0, 24, 33, 120, 184]))
+            for kind in range(2, 11):
+                body = r.randbytes(r.choice([0, 16, 24, 33, 120, 184]))
                 frames += proto.head(kind, body, volume=volume) + body
             for _ in range(40):
                 data = bytearray(frames)
@@ -221,6 +221,81 @@ class Faults(unittest.TestCase):
         c = self.cluster
         for name in ("a1", "b1"):
             self.during(lambda: c.stop(name), lambda: time.sleep(2), lambda: c.cont(name))
+
+    def test_clients_killed_in_large_writes(self):
+        """Clients die at any point of 1 MiB writes, whose bytes are relayed before they are whole: no link breaks, nothing half is kept."""
+        c, r = self.cluster, random.Random(3)
+        path = c.mount(domain="b")
+        pattern = [bytes([i]) * (1 << 20) for i in range(1, 9)]
+        for _ in range(8):
+            fd = os.open(path / "large", os.O_RDWR | os.O_CREAT)
+            writer = threading.Thread(target=self.overwrite, args=(fd, pattern), daemon=True)
+            writer.start()
+            time.sleep(0.05 + r.random() * 0.1)
+            c.kill_mount(path)
+            writer.join(20)
+            self.assertFalse(writer.is_alive())
+            c.mounts[path].start()
+            c.wait_mounted(path)
+        with open(self.a / "large", "rb") as f:
+            while data := f.read(1 << 20):
+                self.assertEqual(data, data[:1] * len(data), "a write is there whole or not at all")
+        c.wait_healed(10)
+        for name in c.bricks:
+            self.assertNotIn("malformed", c.log(name))
+            self.assertNotIn("do not fit", c.log(name))
+            self.assertNotIn("not known", c.log(name))
+            self.assertNotIn("disconnected", c.log(name))
+
+    def overwrite(self, fd, pattern):
+        try:
+            for i in range(4000):
+                os.pwrite(fd, pattern[i % 8], (i % 5) << 20)
+        except OSError:
+            pass
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+    def test_large_writes_while_bricks_are_killed(self):
+        """The bytes of a write that were relayed are of no use to the next primary; the same write, asked again, is done once and whole."""
+        c = self.cluster
+        done, stop, wrong = {}, threading.Event(), []
+
+        def write():
+            fd, version = os.open(self.a / "large", os.O_RDWR | os.O_CREAT), 0
+            while not stop.is_set():
+                version += 1
+                i = version % 6
+                os.pwrite(fd, struct.pack("<QQ", i, version) * (1 << 16), i << 20)
+                done[i] = version
+            os.close(fd)
+
+        def run():
+            try:
+                write()
+            except OSError as e:
+                wrong.append(e)
+
+        t = threading.Thread(target=run, daemon=True)
+        t.start()
+        for name in c.bricks:
+            time.sleep(0.5)
+            c.kill(name)
+            time.sleep(1)
+            c.restart(name)
+            c.wait_healed(60)
+        stop.set()
+        t.join(40)
+        self.assertEqual(wrong, [])
+        self.assertGreater(sum(done.values()), 30)
+        with open(self.b / "large", "rb") as f:
+            for i, version in done.items():
+                f.seek(i << 20)
+                self.assertEqual(f.read(1 << 20), struct.pack("<QQ", i, version) * (1 << 16), f"piece {i}")
+        for name in c.bricks:
+            self.assertNotIn("malformed", c.log(name))
 
     def test_two_killed(self):
         """Below the write quorum: writes wait, reads of what was acknowledged go on, and all goes on when one returns."""

@@ -3,8 +3,9 @@
  *
  * Reading. A connection has one buffer. A read takes what there is; whole frames in it are handed out where they lie. A payload gets memory of
  * its own as soon as its head is there: what is in the buffer already is copied, the rest is received directly into it, and the same
- * call (readv) takes the beginning of the next frame. After a large payload reads are short until the next head, so that little of the next
- * one is copied.
+ * call (readv) takes the beginning of the next frame. After a large payload reads are short for some frames, so that little of the next
+ * one is copied, and the socket wakes the loop only when a good part of a large payload is there (SO_RCVLOWAT). What is there of one is told to the
+ * owner at once (part), so that it can be relayed; what a brick relays that way goes to memory that its owner names (place).
  * Writing. Heads and bodies are collected in one buffer a connection, payloads by reference; at the end of the loop's turn all of it goes out with one
  * sendmsg. What the socket does not take waits for it to be writable.
  * A turn: libuv calls timers and readable sockets; before it sleeps (prepare) and after it has served sockets (check) engine_turn runs: turn_end makes
@@ -24,7 +25,9 @@
 #define IN_CAP	     (128u << 10)
 #define BODY_INLINE  (64u << 10) /* a longer body gets memory of its own */
 #define PAYLOAD_BIG  (32u << 10) /* from here on reads are kept short behind it */
-#define READ_SHORT   512u
+#define READ_SHORT   1024u	 /* a head and body behind a payload */
+#define READ_BIG_FOR 8u		 /* frames after a large payload that may be followed by another one */
+#define READ_LOWAT   (128u << 10)
 #define ROUNDS_MAX   16 /* reads of one connection a turn */
 #define TURNS_MAX    64 /* at once; what is left then waits for the next tick */
 #define IOV_MAX_SEND 64
@@ -33,8 +36,8 @@
 #define OUT_LIMIT    (64u << 20)
 
 struct seg {
-	uint32_t len;
-	struct payload *payload; /* NULL: the next len bytes of the buffer */
+	uint32_t len, from;
+	struct payload *payload; /* len bytes of it from `from` on; NULL: the next len bytes of the buffer */
 };
 
 struct conn_inside {
@@ -47,10 +50,14 @@ struct conn_inside {
 	uint8_t *buf;
 	uint32_t at, end; /* of what is not yet used */
 	struct proto_head head;
-	bool have_head, was_big;
+	bool have_head;
+	uint8_t big;   /* frames for which reads are kept short */
 	uint8_t *body; /* own memory of a long one */
 	uint32_t body_got;
 	struct payload *payload;
+	uint32_t payload_at, payload_told; /* where in it the frame's bytes go; how many the owner knows of */
+	bool checked;			   /* the body's CRC holds, and there is memory for the payload */
+	int lowat;			   /* of the socket */
 	uint32_t payload_got, skip; /* skip: bytes of the buffer that the payload's end was copied from */
 	/* out */
 	struct buf out;
@@ -145,6 +152,7 @@ static struct conn *conn_new(struct engine *en, int fd, const char *peer)
 	c->en = en;
 	c->refs = 1;
 	c->in->fd = fd;
+	c->in->lowat = 1;
 	c->body_limit = HELLO_MAX;
 	c->out_limit = OUT_LIMIT;
 	c->in->out.limit = (size_t)1 << 30;
@@ -209,20 +217,51 @@ static int head_in(struct conn *c)
 		if (!in->body)
 			return -ENOMEM;
 	}
-	if (in->head.payload_len > 0) {
-		in->payload = payload_new(in->head.payload_len);
-		if (!in->payload)
-			return -ENOMEM;
-	}
 	in->at += PROTO_HEAD;
-	in->body_got = in->payload_got = 0;
+	in->body_got = in->payload_got = in->payload_at = in->payload_told = 0;
+	in->checked = false;
 	in->have_head = true;
 	return 0;
 }
 
+/* The body is whole. */
+static int body_in(struct conn *c, const uint8_t *body, const char **why)
+{
+	struct conn_inside *in = c->in;
+
+	if (crc32c(0, body, in->head.body_len) != in->head.body_crc) {
+		*why = "the checksum of a frame's body does not hold";
+		return -EBADMSG;
+	}
+	in->checked = true;
+	if (in->head.payload_len == 0)
+		return 0;
+	if (in->head.type == FRAME_EARLY && c->en->o.events.place) {
+		in->payload = payload_ref(c->en->o.events.place(c, &in->head, body, &in->payload_at, why));
+		if (!in->payload)
+			return -EBADMSG;
+		ensure(in->payload_at <= in->payload->len &&
+		       in->head.payload_len <= in->payload->len - in->payload_at);
+		return 0;
+	}
+	in->payload = payload_new(in->head.payload_len);
+	return in->payload ? 0 : -ENOMEM;
+}
+
+static void tell_part(struct conn *c, const uint8_t *body)
+{
+	struct conn_inside *in = c->in;
+
+	if (in->head.type != FRAME_OP || in->head.payload_len < CONN_PART_MIN ||
+	    in->payload_got == in->payload_told || !c->en->o.events.part)
+		return;
+	in->payload_told = in->payload_got;
+	c->en->o.events.part(c, &in->head, body, in->payload, in->payload_got);
+}
+
 static void frame_done(struct conn_inside *in)
 {
-	in->was_big = in->head.payload_len >= PAYLOAD_BIG;
+	in->big = in->head.payload_len >= PAYLOAD_BIG ? READ_BIG_FOR : (uint8_t)(in->big - (in->big > 0));
 	free(in->body);
 	in->body = NULL;
 	in->payload = payload_unref(in->payload);
@@ -256,22 +295,26 @@ static int frame_in(struct conn *c, const char **why)
 			return 0;
 		body = in->buf + in->at;
 	}
+	if (!in->checked) {
+		r = body_in(c, body, why);
+		if (r < 0)
+			return r;
+	}
 	if (in->payload && in->payload_got < in->head.payload_len) {
 		uint32_t from = in->at + (in->body ? 0 : in->head.body_len);
 		uint32_t n = MIN(in->end - from, in->head.payload_len - in->payload_got);
 
-		memcpy(in->payload->data + in->payload_got, in->buf + from, n);
+		memcpy(in->payload->data + in->payload_at + in->payload_got, in->buf + from, n);
 		in->payload_got += n;
 		if (in->payload_got == in->head.payload_len)
 			in->skip = n; /* what follows the payload stays where it is */
 		else
 			in->end -= n;
+	}
+	if (in->payload) {
+		tell_part(c, body);
 		if (in->payload_got < in->head.payload_len)
 			return 0;
-	}
-	if (crc32c(0, body, in->head.body_len) != in->head.body_crc) {
-		*why = "the checksum of a frame's body does not hold";
-		return -EBADMSG;
 	}
 	if (!in->body)
 		in->at += in->head.body_len;
@@ -298,10 +341,10 @@ static ssize_t take(struct conn_inside *in, size_t *ret_asked)
 		v[n++] = (struct iovec){in->body + in->body_got, in->head.body_len - in->body_got};
 	else if (in->have_head && in->payload && in->payload_got < in->head.payload_len &&
 		 (in->body || in->end - in->at >= in->head.body_len))
-		v[n++] = (struct iovec){in->payload->data + in->payload_got,
+		v[n++] = (struct iovec){in->payload->data + in->payload_at + in->payload_got,
 					in->head.payload_len - in->payload_got};
 	room = IN_CAP - in->end;
-	if (in->was_big || (n && v[0].iov_len >= PAYLOAD_BIG))
+	if (in->big > 0 || (n && v[0].iov_len >= PAYLOAD_BIG))
 		room = MIN(room, READ_SHORT);
 	v[n++] = (struct iovec){in->buf + in->end, room};
 	*ret_asked = v[0].iov_len + (n == 2 ? v[1].iov_len : 0);
@@ -352,7 +395,7 @@ static bool frames(struct conn *c)
 	return r >= 0;
 }
 
-static void conn_read(struct conn *c)
+static void conn_read_some(struct conn *c)
 {
 	int r;
 
@@ -381,6 +424,25 @@ static void conn_read(struct conn *c)
 		if ((size_t)n < asked)
 			return;
 	}
+}
+
+/* While much of a payload is to come, the socket is not ready before a good part of it (or its end) is there: fewer wake-ups. */
+static void set_lowat(struct conn_inside *in)
+{
+	uint32_t left = in->have_head && in->payload ? in->head.payload_len - in->payload_got : 0;
+	int want = left >= PAYLOAD_BIG || (left > 0 && in->lowat > 1) ? (int)MIN(left, READ_LOWAT) : 1;
+
+	if (want == in->lowat)
+		return;
+	if (setsockopt(in->fd, SOL_SOCKET, SO_RCVLOWAT, &want, sizeof(want)) == 0)
+		in->lowat = want;
+}
+
+static void conn_read(struct conn *c)
+{
+	conn_read_some(c);
+	if (!c->gone)
+		set_lowat(c->in);
 }
 
 /* ---- writing ---- */
@@ -417,6 +479,12 @@ struct buf *bconn_begin(struct conn *c)
 
 void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload)
 {
+	bconn_end_part(c, h, payload, 0, payload ? payload->len : 0);
+}
+
+void bconn_end_part(struct conn *c, struct proto_head *h, struct payload *payload, uint32_t from,
+		    uint32_t payload_len)
+{
 	struct conn_inside *in = c->in;
 	size_t len;
 	struct seg *last;
@@ -426,7 +494,7 @@ void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload)
 	len = in->out.len - in->begin;
 	ensure(len - PROTO_HEAD <= PROTO_BODY_MAX);
 	h->body_len = (uint32_t)(len - PROTO_HEAD);
-	h->payload_len = payload ? payload->len : 0;
+	h->payload_len = payload_len;
 	h->body_crc = crc32c(0, in->out.data + in->begin + PROTO_HEAD, h->body_len);
 	proto_head_encode(h, (uint8_t *)in->out.data + in->begin);
 	last = in->seg_n ? &in->seg[(in->seg_first + in->seg_n - 1) % in->seg_cap] : NULL;
@@ -436,8 +504,9 @@ void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload)
 		*seg_add(in) = (struct seg){.len = (uint32_t)len};
 	in->queued += len;
 	if (payload) {
-		*seg_add(in) = (struct seg){.len = payload->len, .payload = payload_ref(payload)};
-		in->queued += payload->len;
+		*seg_add(in) =
+			(struct seg){.len = payload_len, .from = from, .payload = payload_ref(payload)};
+		in->queued += payload_len;
 	}
 	if (!in->listed) {
 		in->listed = true;
@@ -502,7 +571,7 @@ static ssize_t send_some(struct conn_inside *in, size_t *ret_asked)
 
 		v[i].iov_len = s->len - skip;
 		if (s->payload) {
-			v[i].iov_base = s->payload->data + skip;
+			v[i].iov_base = s->payload->data + s->from + skip;
 		} else {
 			v[i].iov_base = in->out.data + at;
 			at += v[i].iov_len;

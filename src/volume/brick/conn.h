@@ -21,7 +21,14 @@ struct conn_events {
 	 * again when all was sent. */
 	int (*turn_end)(void *ctx);
 	void *ctx;
+	/* Both may be NULL. Of the payload of a FRAME_OP, of at least CONN_PART_MIN bytes, more came: got of them are there; also when all are, just before frame(). */
+	void (*part)(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+		     uint32_t got);
+	/* A FRAME_EARLY begins: the payload that its bytes belong to (borrowed), and where in it. NULL: the connection is closed. */
+	struct payload *(*place)(struct conn *c, const struct proto_head *h, const uint8_t *body,
+				 uint32_t *ret_at, const char **why);
 };
+#define CONN_PART_MIN (128u << 10)
 
 struct engine_options {
 	uv_loop_t *loop;
@@ -67,5 +74,8 @@ size_t bconn_queued(const struct conn *c); /* bytes */
  * caller's). Takes a reference of payload. On a connection that is gone both do nothing useful, harmlessly. */
 struct buf *bconn_begin(struct conn *c);
 void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload);
+/* The same with len bytes of payload from `from` on; the rest of it may still be on its way. */
+void bconn_end_part(struct conn *c, struct proto_head *h, struct payload *payload, uint32_t from,
+		    uint32_t len);
 /* The whole at once. */
 void bconn_send(struct conn *c, struct proto_head *h, const void *body, size_t len, struct payload *payload);

@@ -74,8 +74,10 @@ static void on_send(void *ctx, const struct repl_msg *m)
 		return;
 	if (m->record)
 		h.payload_crc = m->record->payload_crc;
+	if (p)
+		h.request = early_use(g->v->b, c, p);
 	proto_repl_encode(m, bconn_begin(c));
-	bconn_end(c, &h, p);
+	bconn_end(c, &h, h.request ? NULL : p);
 }
 
 static int on_append(void *ctx, struct record *rec, bool live)
@@ -354,13 +356,17 @@ int grp_on_msg(struct conn *c, const struct proto_head *h, const uint8_t *body, 
 	struct side *side = c->owner;
 	struct vol *v = vol_by_tag(side->b, h->volume);
 	struct grp *g = v && v->open && h->group < v->doc.map->n_groups ? v->grp[h->group] : NULL;
+	struct payload *early = h->request && !payload ? early_take(side, h->request) : NULL;
 	struct record *rec = NULL;
 	struct repl_msg m;
 	int r;
 
-	if (!g) /* not open yet, or the maps differ for a moment: as if it had been lost */
+	if (!g) { /* not open yet, or the maps differ for a moment: as if it had been lost */
+		payload_unref(early);
 		return 0;
-	r = proto_repl_decode(body, h->body_len, payload, &m, &rec);
+	}
+	r = proto_repl_decode(body, h->body_len, early ? early : payload, &m, &rec);
+	payload_unref(early);
 	if (r < 0) {
 		*why = "a replication message that is malformed or damaged";
 		return r;

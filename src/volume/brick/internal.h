@@ -7,7 +7,7 @@
  *                    -> groups -> repl (core), replica and vfs (core) -> operations that wait
  *                    -> sessions and their caching leases
  * Files: main.c (settings, life), store.c (etcd: threads), peer.c (links and questions to bricks), vol.c (a volume's life), group.c (core/repl's
- * shell), op.c (clients' operations), session.c, lease.c, intent.c, orphan.c, heal.c (puller), source.c (what a puller is given), repair.c (bad blocks,
+ * shell), op.c (clients' operations), early.c (large writes are relayed while they come), session.c, lease.c, intent.c, orphan.c, heal.c (puller), source.c (what a puller is given), repair.c (bad blocks,
  * scrub), admin.c, stat.c (latencies, counters), metrics.c, conn.c (sockets). */
 #pragma once
 
@@ -32,6 +32,7 @@
 #define ASK_TIMEOUT_MS	5000
 #define RESERVE_MIN	((uint64_t)64 << 20)
 #define DIRTY_SLOTS	1024 /* power of two */
+#define EARLY_LINK_MAX	16   /* payloads a link that run ahead of their records */
 
 struct settings {
 	char *data, *node, *domain, *listen, *advertise, *store, *metrics, *run_dir;
@@ -78,6 +79,15 @@ struct side {
 	struct session *session;
 	struct pull_source *source; /* dialled by a pull */
 	bool probe;		    /* dialled to see whether somebody listens there at all */
+	struct early *early;	    /* a client's: the WRITE that is coming and already relayed */
+	/* A link's: payloads that run ahead of their records (early.c). */
+	uint64_t early_id, early_newest; /* newest sent, newest received */
+	uint32_t early_out;
+	struct early_in {
+		uint64_t id;
+		struct payload *payload; /* NULL = free */
+		uint32_t got;
+	} early_in[EARLY_LINK_MAX];
 };
 
 /* ---- other bricks ---- */
@@ -267,6 +277,7 @@ struct brick {
 	uint64_t taken, told; /* space.c: bytes appended, at the latest telling */
 	uint32_t pulls, pulls_in_flight, repairs;
 	struct op *free_ops;
+	struct early *early;	/* of the write that is just being served */
 	struct record *nothing; /* of reads */
 	uint32_t n_free_ops;
 	struct hist latency, sync_latency;
@@ -350,6 +361,18 @@ void op_fail_all(struct grp *g);		 /* no longer primary */
 void op_fail_reads(struct grp *g);		 /* what they saw may be gone */
 int op_submit(struct op *o, struct record *rec); /* repl_submit, pushes, dirty map; then queued */
 void ops_done(struct brick *b);
+
+/* ---- early.c ---- */
+void early_part(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+		uint32_t got);
+void early_end(struct side *side); /* the frame was served, or will not come */
+/* The id by which the member at the end of link has the payload of the write that is being served; 0 = it has not. */
+uint64_t early_use(struct brick *b, const struct conn *link, const struct payload *payload);
+struct payload *early_place(struct conn *c, const struct proto_head *h, const uint8_t *body, uint32_t *ret_at,
+			    const char **why);
+int early_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+struct payload *early_take(struct side *side, uint64_t id); /* the caller's; NULL = it is not whole */
+void early_done(struct side *side);
 
 /* ---- session.c ---- */
 int session_hello(struct conn *c, struct vol *v, const struct proto_hello *h);

@@ -63,6 +63,7 @@ static const struct setting table[] = {
 
 static void side_free(struct conn *c)
 {
+	early_done(c->owner);
 	free(c->owner);
 	c->owner = NULL;
 }
@@ -135,7 +136,23 @@ static const uint32_t allowed[FRAME_LAST + 1] = {
 	[FRAME_PING] = ROLE(PROTO_SESSION) | ROLE(PROTO_CLIENT) | ROLE(PROTO_PEER),
 	[FRAME_ADMIN] = ALL,
 	[FRAME_BAD_BLOCK] = ROLE(PROTO_CLIENT) | ROLE(PROTO_SESSION),
+	[FRAME_EARLY] = ROLE(PROTO_PEER),
 };
+
+static int op_in(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+		 const char **why)
+{
+	struct side *side = c->owner;
+	struct brick *b = side->b;
+	int r;
+
+	b->early = side->early;
+	r = op_frame(c, h, body, payload, why);
+	b->early = NULL;
+	if (c->owner && side->early)
+		early_end(side);
+	return r;
+}
 
 static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
 		    const char **why)
@@ -156,7 +173,9 @@ static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *b
 	}
 	switch (h->type) {
 	case FRAME_OP:
-		return op_frame(c, h, body, payload, why);
+		return op_in(c, h, body, payload, why);
+	case FRAME_EARLY:
+		return early_frame(c, h, body, why);
 	case FRAME_REPL:
 		return grp_on_msg(c, h, body, payload, why);
 	case FRAME_DELTA:
@@ -406,9 +425,10 @@ static int next_life(struct brick *b, struct err *e)
 static int start(struct brick *b, struct err *e)
 {
 	struct store_options so = {.ca_file = b->s.ca, .cert_file = b->s.cert, .key_file = b->s.key};
-	struct engine_options eo = {.loop = b->loop,
-				    .events = {on_frame, on_opened, on_closed, on_turn_end, b},
-				    .connections_max = (uint32_t)b->s.connections};
+	struct engine_options eo = {
+		.loop = b->loop,
+		.events = {on_frame, on_opened, on_closed, on_turn_end, b, early_part, early_place},
+		.connections_max = (uint32_t)b->s.connections};
 	char ip[64];
 	int r, port;
 

@@ -18,6 +18,8 @@ static struct {
 	struct conn *c;
 	int port, frames, closed, closed_err, turn_err, echo;
 	uint64_t sum; /* of requests */
+	uint32_t told, parts;
+	struct side side; /* of an early payload's link */
 	struct payload *answer;
 	char why[128];
 } t;
@@ -35,7 +37,15 @@ static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *b
 
 	(void)why;
 	t.c = c;
-	c->hello.role = PROTO_CLIENT;
+	c->body_limit = PROTO_BODY_MAX;
+	if (h->type == FRAME_EARLY) {
+		free(want);
+		t.frames++;
+		return early_frame(c, h, body, why);
+	}
+	c->hello.role = c->owner ? PROTO_PEER : PROTO_CLIENT;
+	assert_int_equal(t.told, payload && payload->len >= CONN_PART_MIN ? payload->len : 0);
+	t.told = 0;
 	c->body_limit = PROTO_BODY_MAX;
 	t.frames++;
 	t.sum += h->request;
@@ -55,6 +65,21 @@ static int on_frame(struct conn *c, const struct proto_head *h, const uint8_t *b
 	return 0;
 }
 
+/* What is told of a payload is there, and more each time. */
+static void on_part(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
+		    uint32_t got)
+{
+	uint8_t *want = xcalloc(1, got);
+
+	(void)c, (void)body;
+	assert_true(got > t.told && got <= payload->len && payload->len == h->payload_len);
+	t.told = got;
+	t.parts++;
+	fill(want, got, h->request + 7);
+	assert_memory_equal(payload->data, want, got);
+	free(want);
+}
+
 static void on_opened(struct conn *c)
 {
 	(void)c;
@@ -62,7 +87,8 @@ static void on_opened(struct conn *c)
 
 static void on_closed(struct conn *c, int err, const char *why)
 {
-	(void)c;
+	if (c->owner)
+		early_done(c->owner);
 	t.c = NULL;
 	t.closed++;
 	t.closed_err = err;
@@ -77,9 +103,10 @@ static int on_turn_end(void *ctx)
 
 static int setup(void **state)
 {
-	struct engine_options o = {.loop = &t.loop,
-				   .events = {on_frame, on_opened, on_closed, on_turn_end, NULL},
-				   .connections_max = 8};
+	struct engine_options o = {
+		.loop = &t.loop,
+		.events = {on_frame, on_opened, on_closed, on_turn_end, NULL, on_part, early_place},
+		.connections_max = 8};
 
 	(void)state;
 	memset(&t, 0, sizeof(t));
@@ -194,10 +221,150 @@ static void pieces(void **state)
 	assert_int_equal(t.frames, n);
 	assert_int_equal(t.sum, sum);
 	assert_int_equal(t.closed, 0);
+	assert_true(t.parts > 3 * ARRAY_SIZE(bodies)); /* not only when they are whole */
 	close(fd);
 	spin(5);
 	assert_int_equal(t.closed, 1);
 	assert_int_equal(t.closed_err, 0);
+}
+
+/* The kernel may take its time to hand over what was sent: at most 5 s. */
+static void spin_to(int frames)
+{
+	uint64_t end = clock_ms() + 5000;
+
+	while (t.frames < frames && clock_ms() < end)
+		spin(1);
+	assert_int_equal(t.frames, frames);
+}
+
+static void early(struct buf *b, uint64_t id, uint32_t total, uint32_t at, uint32_t len)
+{
+	struct proto_head h = {.type = FRAME_EARLY, .payload_len = len};
+	struct proto_early e = {.id = id, .total = total, .at = at};
+	_cleanup_buf_ struct buf body = {0};
+	_cleanup_free_ uint8_t *data = xcalloc(1, at + len + 1u);
+	uint8_t head[PROTO_HEAD];
+
+	proto_early_encode(&e, &body);
+	fill(data, at + len, id);
+	h.body_len = (uint32_t)body.len;
+	h.body_crc = crc32c(0, body.data, body.len);
+	proto_head_encode(&h, head);
+	buf_add(b, head, sizeof(head));
+	buf_add(b, body.data, body.len);
+	buf_add(b, data + at, len);
+}
+
+static int open_link(void)
+{
+	int fd;
+
+	t.frames = 0;
+	fd = open_with_hello();
+	t.frames = 0;
+	memset(&t.side, 0, sizeof(t.side));
+	t.c->owner = &t.side;
+	t.c->hello.role = PROTO_PEER;
+	t.closed = 0;
+	return fd;
+}
+
+static void expect_early(uint64_t id, uint32_t total)
+{
+	struct payload *p = early_take(&t.side, id);
+	_cleanup_free_ uint8_t *want = xcalloc(1, total);
+
+	assert_non_null(p);
+	fill(want, total, id);
+	assert_int_equal(p->len, total);
+	assert_memory_equal(p->data, want, total);
+	payload_unref(p);
+	assert_null(early_take(&t.side, id)); /* once */
+}
+
+/* Payloads that run ahead of their records: gathered piece by piece, two at a time, with other frames in between, however the bytes are cut. */
+static void early_pieces(void **state)
+{
+	static const size_t cuts[] = {4000, 70000, 1 << 20};
+	int fd = open_link(), frames = 0;
+
+	(void)state;
+	for (uint64_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+		_cleanup_buf_ struct buf b = {0};
+
+		early(&b, 10 * i + 1, 300000, 0, 100000);
+		early(&b, 10 * i + 2, 1 << 20, 0, 140000);
+		frame(&b, 3, 100, 5000);
+		early(&b, 10 * i + 1, 300000, 100000, 150000);
+		early(&b, 10 * i + 3, 5, 0, 5);
+		put(fd, b.data, b.len, cuts[i]);
+		spin_to(frames += 5);
+		assert_null(early_take(&t.side, 10 * i + 1)); /* not whole */
+		b.len = 0;
+		early(&b, 10 * i + 2, 1 << 20, 140000, (1 << 20) - 140000);
+		early(&b, 10 * i + 1, 300000, 250000, 50000);
+		early(&b, 10 * i + 3, 1, 0, 0); /* dropped */
+		put(fd, b.data, b.len, cuts[i]);
+		spin_to(frames += 3);
+		expect_early(10 * i + 1, 300000);
+		expect_early(10 * i + 2, 1 << 20);
+		assert_null(early_take(&t.side, 10 * i + 3));
+	}
+	assert_int_equal(t.closed, 0);
+	close(fd);
+	spin(5);
+}
+
+/* What does not fit ends the link, and what was gathered is given back. */
+static void early_wrong(void **state)
+{
+	(void)state;
+	for (int kind = 0; kind < 7; kind++) {
+		_cleanup_buf_ struct buf b = {0};
+		int fd = open_link();
+
+		early(&b, 5, 300000, 0, 100000);
+		if (kind == 0) /* a gap */
+			early(&b, 5, 300000, 100001, 1000);
+		else if (kind == 1) /* the same bytes again */
+			early(&b, 5, 300000, 0, 1000);
+		else if (kind == 2) /* another length */
+			early(&b, 5, 300001, 100000, 1000);
+		else if (kind == 3) /* an old id */
+			early(&b, 4, 10, 0, 10);
+		else if (kind == 4) /* beyond its end */
+			early(&b, 5, 300000, 100000, 200001);
+		else if (kind == 5) /* one that was never there is dropped */
+			early(&b, 6, 1, 0, 0);
+		else /* too many */
+			for (uint64_t i = 0; i < EARLY_LINK_MAX; i++)
+				early(&b, 6 + i, 10, 0, 5);
+		put(fd, b.data, b.len, b.len);
+		assert_int_equal(t.closed, 1);
+		assert_int_equal(t.closed_err, -EBADMSG);
+		assert_true(t.why[0]);
+		for (uint32_t i = 0; i < EARLY_LINK_MAX; i++)
+			assert_null(t.side.early_in[i].payload);
+		close(fd);
+		spin(5);
+	}
+}
+
+/* A client may not send them. */
+static void early_client(void **state)
+{
+	_cleanup_buf_ struct buf b = {0};
+	int fd = open_with_hello();
+
+	(void)state;
+	t.closed = 0;
+	early(&b, 1, 10, 0, 10);
+	put(fd, b.data, b.len, b.len);
+	assert_int_equal(t.closed_err, -EBADMSG);
+	assert_int_equal(t.closed, 1);
+	close(fd);
+	spin(5);
 }
 
 static void every_cut(void **state)
@@ -464,6 +631,7 @@ static void busiest(void **state)
 
 #define CONN_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-TEST_MAIN(CONN_TEST(pieces), CONN_TEST(every_cut), CONN_TEST(echoed), CONN_TEST(no_frames),
-	  CONN_TEST(first_frame), CONN_TEST(slow_receiver), CONN_TEST(choked), CONN_TEST(paused),
-	  CONN_TEST(failed_turn), CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
+TEST_MAIN(CONN_TEST(pieces), CONN_TEST(early_pieces), CONN_TEST(early_wrong), CONN_TEST(early_client),
+	  CONN_TEST(every_cut), CONN_TEST(echoed), CONN_TEST(no_frames), CONN_TEST(first_frame),
+	  CONN_TEST(slow_receiver), CONN_TEST(choked), CONN_TEST(paused), CONN_TEST(failed_turn),
+	  CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))

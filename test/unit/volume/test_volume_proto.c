@@ -88,7 +88,7 @@ static void hello(void **state)
 
 static void small(void **state)
 {
-	_cleanup_buf_ struct buf b = {0}, c = {0}, d = {0};
+	_cleanup_buf_ struct buf b = {0}, c = {0}, d = {0}, f = {0};
 	struct proto_view v = {.view = {.epoch = 9,
 					.primary = 2,
 					.isr = 5,
@@ -101,6 +101,7 @@ static void small(void **state)
 			  v2;
 	struct proto_push p = {.type = PUSH_ENTRY, .ino = ino}, p2;
 	struct proto_bad bad = {.ino = ino, .off = 8192, .member = 1}, bad2;
+	struct proto_early e = {.id = 7, .total = PROTO_PAYLOAD_MAX, .at = 4096}, e2;
 
 	assert_int_equal(proto_view_encode(&v, &b), 0);
 	CUTS(proto_view_decode, b, v2);
@@ -111,6 +112,17 @@ static void small(void **state)
 	assert_memory_equal(&p, &p2, sizeof(p));
 	c.data[0] = PUSH_RESET + 1;
 	assert_int_equal(proto_push_decode(c.data, c.len, &p2), -EBADMSG);
+	assert_int_equal(proto_early_encode(&e, &f), 0);
+	for (size_t n = 0; n < f.len; n++)
+		assert_int_equal(proto_early_decode(f.data, n, 0, &e2), -EBADMSG);
+	assert_int_equal(proto_early_decode(f.data, f.len, PROTO_PAYLOAD_MAX - 4096, &e2), 0);
+	assert_memory_equal(&e, &e2, sizeof(e));
+	assert_int_equal(proto_early_decode(f.data, f.len, PROTO_PAYLOAD_MAX - 4095, &e2), -EBADMSG);
+	f.data[8]++; /* longer than a payload may be */
+	assert_int_equal(proto_early_decode(f.data, f.len, 0, &e2), -EBADMSG);
+	memset(f.data, 0, 8); /* no id */
+	f.data[8]--;
+	assert_int_equal(proto_early_decode(f.data, f.len, 0, &e2), -EBADMSG);
 	assert_int_equal(proto_bad_encode(&bad, &d), 0);
 	CUTS(proto_bad_decode, d, bad2);
 	assert_true(vol_ino_eq(&bad.ino, &bad2.ino) && bad.off == bad2.off && bad.member == bad2.member);
