@@ -299,6 +299,155 @@ static void a_new_view_ends_the_wait_for_a_mute_primary(void **s)
 	end();
 }
 
+/* ---- the pipe: many writes in flight ---- */
+
+#define WRITES 20
+
+static struct {
+	struct vclient_pipe *pipe;
+	struct vclient_write w[WRITES];
+	int back, again[WRITES];
+	/* what the bricks saw, by offset */
+	struct vfs_opid id[WRITES][4];
+	_Atomic int seen[WRITES];
+	uint8_t data[VOL_BLOCK];
+} px;
+
+static void pipe_back(struct vclient_write *x, bool again)
+{
+	px.back++;
+	px.again[x->op.off / VOL_BLOCK] += again;
+}
+
+static void pipe_begin(void)
+{
+	memset(&px, 0, sizeof(px));
+	memset(px.data, 'p', sizeof(px.data));
+	px.pipe = vclient_pipe_new(w->c, pipe_back);
+	assert_non_null(px.pipe);
+	for (uint32_t i = 0; i < WRITES; i++) {
+		struct vclient_write *x = &px.w[i];
+
+		vclient_write_init(w->c, x);
+		x->op = (struct vfs_op){
+			.type = VFS_WRITE, .ino = {root.folder, 7}, .off = i * VOL_BLOCK, .len = VOL_BLOCK};
+		x->group = vol_owner(vclient_map(w->c), &x->op.ino.folder);
+		x->data = px.data;
+		for (int k = 0; k < 200 && !x->flying && !vclient_pipe_send(px.pipe, x); k++)
+			usleep(10000); /* the view is on its way */
+		assert_true(x->flying);
+	}
+}
+
+static void pipe_run_all(int ms)
+{
+	uint64_t until_ms = clock_ms() + (uint64_t)ms;
+
+	while (px.back < WRITES && clock_ms() < until_ms)
+		vclient_pipe_run(px.pipe, -1, 100);
+	assert_int_equal(px.back, WRITES);
+}
+
+static void pipe_end(void)
+{
+	for (int i = 0; i < WRITES; i++)
+		vclient_write_done(&px.w[i]);
+	px.pipe = vclient_pipe_free(px.pipe);
+	end();
+}
+
+static int pipe_see(const struct vfs_op *op)
+{
+	uint32_t i = (uint32_t)(op->off / VOL_BLOCK);
+	int n = atomic_fetch_add(&px.seen[i], 1);
+
+	ensure(i < WRITES && op->payload && op->payload->len == VOL_BLOCK && op->payload->data[0] == 'p');
+	if (n < 4)
+		px.id[i][n] = op->id;
+	return n;
+}
+
+static void op_pipe(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
+		    struct fake_answer *a)
+{
+	const struct vol_map *m = vclient_map(w->c);
+	uint32_t i = (uint32_t)(op->off / VOL_BLOCK);
+	int n;
+
+	if (w->mode == 2 && m->group[h->group].brick[0] == which(b)) {
+		a->status = 1; /* stopped */
+		return;
+	}
+	n = pipe_see(op);
+	if (w->mode == 1 && n == 0 && i == 5)
+		a->status = -EAGAIN;
+	if (w->mode == 1 && n == 0 && i == 9)
+		a->status = -1; /* the connection ends; what follows on it is not seen */
+	a->res.attr.mode = S_IFREG;
+	a->res.attr.size = op->off + op->len;
+	a->res.err = i == 3 ? -ENOSPC : 0;
+}
+
+static void a_pipe_has_many_in_flight(void **s)
+{
+	(void)s;
+	begin(op_pipe, 10000);
+	pipe_begin();
+	pipe_run_all(5000);
+	for (int i = 0; i < WRITES; i++) {
+		assert_int_equal(px.again[i], 0);
+		assert_int_equal(atomic_load(&px.seen[i]), 1);
+		assert_int_equal(px.w[i].res.err, i == 3 ? -ENOSPC : 0);
+		assert_int_equal(px.w[i].res.attr.size, (i + 1) * VOL_BLOCK);
+		for (int k = 0; k < i; k++) /* else the answer of one would take the other's place */
+			assert_int_not_equal(px.id[i][0].slot, px.id[k][0].slot);
+	}
+	pipe_end();
+}
+
+static void what_a_pipe_does_not_hear_is_asked_again_with_its_id(void **s)
+{
+	int again = 0;
+
+	(void)s;
+	begin(op_pipe, 10000);
+	w->mode = 1;
+	pipe_begin();
+	pipe_run_all(5000);
+	assert_int_equal(px.again[5], 1);
+	assert_int_equal(px.again[9], 1);
+	for (int i = 0; i < WRITES; i++) {
+		again += px.again[i];
+		if (px.again[i])
+			assert_int_equal(vclient_write_again(w->slot, &px.w[i]), i == 3 ? -ENOSPC : 0);
+		assert_int_equal(px.w[i].res.attr.size, (i + 1) * VOL_BLOCK);
+		for (int n = 1; n < atomic_load(&px.seen[i]); n++)
+			assert_memory_equal(&px.id[i][n], &px.id[i][0], sizeof(px.id[i][0]));
+	}
+	assert_true(again > WRITES / 2); /* all behind the broken one, too */
+	pipe_end();
+}
+
+static void a_new_primary_ends_a_pipes_wait(void **s)
+{
+	uint64_t start = clock_ms();
+	pthread_t t;
+
+	(void)s;
+	begin(op_pipe, 10000);
+	w->mode = 2;
+	pipe_begin();
+	assert_int_equal(pthread_create(&t, NULL, fail_over, NULL), 0);
+	pipe_run_all(5000);
+	assert_true(clock_ms() - start < 1900); /* silence would have lasted 2 s */
+	pthread_join(t, NULL);
+	for (int i = 0; i < WRITES; i++) {
+		assert_int_equal(px.again[i], 1);
+		assert_int_equal(vclient_write_again(w->slot, &px.w[i]), i == 3 ? -ENOSPC : 0);
+	}
+	pipe_end();
+}
+
 /* ---- reading ---- */
 
 static void op_read(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
@@ -452,4 +601,6 @@ TEST_MAIN(cmocka_unit_test(tries_carry_the_same_id), cmocka_unit_test(a_hint_nam
 	  cmocka_unit_test(reading_ends_where_the_file_ends),
 	  cmocka_unit_test(a_bad_block_is_reported_and_read_elsewhere),
 	  cmocka_unit_test(leases_need_living_sessions), cmocka_unit_test(a_new_primary_ends_leases),
-	  cmocka_unit_test(pushes_are_worked_off_and_answered))
+	  cmocka_unit_test(pushes_are_worked_off_and_answered), cmocka_unit_test(a_pipe_has_many_in_flight),
+	  cmocka_unit_test(what_a_pipe_does_not_hear_is_asked_again_with_its_id),
+	  cmocka_unit_test(a_new_primary_ends_a_pipes_wait))
