@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
 import unittest
@@ -148,6 +149,22 @@ class Faults(unittest.TestCase):
             out = c.volume("heal", "--wait", timeout=60)
             self.assertIn("all copies in sync", out)
             self.assertTrue(c.status()["in_sync"])
+
+    def test_a_brick_whose_power_failed_is_in_sync_seconds_after_its_start(self):
+        """Nobody was told that it ended: links to its life of before must not be waited for until TCP tries again."""
+        with VolumeCluster(network="netns") as c:
+            path = c.mount(domain="c") / "file"
+            path.write_bytes(b"before")
+            c.wait_healed()
+            c.cut("b1")
+            c.kill("b1")
+            path.write_bytes(b"meanwhile")
+            time.sleep(28)
+            c.join("b1")
+            shutil.rmtree(c.bricks["b1"].run_dir)
+            c.restart("b1", wait=False)
+            print(f"in sync {c.wait_healed(10):.1f} s after the start")
+            self.assertEqual(path.read_bytes(), b"meanwhile")
 
     def test_scrub_finds_and_repairs_rot(self):
         with VolumeCluster() as c:

@@ -22,18 +22,19 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define IN_CAP	     (128u << 10)
-#define BODY_INLINE  (64u << 10) /* a longer body gets memory of its own */
-#define PAYLOAD_BIG  (32u << 10) /* from here on reads are kept short behind it */
-#define READ_SHORT   1024u	 /* a head and body behind a payload */
-#define READ_BIG_FOR 8u		 /* frames after a large payload that may be followed by another one */
-#define READ_LOWAT   (128u << 10)
-#define ROUNDS_MAX   16 /* reads of one connection a turn */
-#define TURNS_MAX    64 /* at once; what is left then waits for the next tick */
-#define IOV_MAX_SEND 64
-#define HELLO_MAX    512u	  /* body, before HELLO */
-#define OUT_KEEP     (256u << 10) /* a buffer that grew beyond is given back when it is empty */
-#define OUT_LIMIT    (64u << 20)
+#define IN_CAP	       (128u << 10)
+#define BODY_INLINE    (64u << 10) /* a longer body gets memory of its own */
+#define PAYLOAD_BIG    (32u << 10) /* from here on reads are kept short behind it */
+#define READ_SHORT     1024u	   /* a head and body behind a payload */
+#define READ_BIG_FOR   8u	   /* frames after a large payload that may be followed by another one */
+#define READ_LOWAT     (128u << 10)
+#define ROUNDS_MAX     16 /* reads of one connection a turn */
+#define TURNS_MAX      64 /* at once; what is left then waits for the next tick */
+#define IOV_MAX_SEND   64
+#define HELLO_MAX      512u	    /* body, before HELLO */
+#define OUT_KEEP       (256u << 10) /* a buffer that grew beyond is given back when it is empty */
+#define CONN_SILENT_MS 5000
+#define OUT_LIMIT      (64u << 20)
 
 struct seg {
 	uint32_t len, from;
@@ -147,6 +148,7 @@ static struct conn *conn_new(struct engine *en, int fd, const char *peer)
 {
 	struct conn *c = xcalloc(1, sizeof(*c));
 	int one = 1;
+	unsigned silent_ms = CONN_SILENT_MS;
 
 	c->in = xcalloc(1, sizeof(*c->in));
 	c->en = en;
@@ -159,6 +161,8 @@ static struct conn *conn_new(struct engine *en, int fd, const char *peer)
 	c->since_ms = uv_now(en->o.loop);
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Who lost power or was cut off answers nothing; without a limit TCP tries again after ever longer pauses, and finds the one that is back late. */
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent_ms, sizeof(silent_ms));
 	if (uv_poll_init(en->o.loop, &c->in->poll, fd) < 0) {
 		close(fd);
 		free(c->in);

@@ -43,6 +43,10 @@ void peers_on_bricks(struct brick *b, const struct volcfg_brick *v, size_t n)
 			if (p->dialling)
 				bconn_close(p->dialling, -ESTALE, NULL);
 		}
+		/* It started anew: a link to its life of before may hang when that ended without a word (a loss of power). */
+		if (p->link && p->incarnation != v[i].incarnation &&
+		    p->incarnation == (p->link->hello.incarnation & INT64_MAX)) /* as it is registered */
+			bconn_close(p->link, -ESTALE, NULL);
 		p->registered = true;
 		p->incarnation = v[i].incarnation;
 		snprintf(p->address, sizeof(p->address), "%s", v[i].brick.address);

@@ -39,6 +39,7 @@ int conn_dial(const char *address, uint64_t timeout_ms)
 	socklen_t len, size = sizeof(int);
 	int fd, one = 1, err = 0, r = address_parse(address, &to, &len);
 	struct pollfd p;
+	unsigned silent_ms = SILENT_MS;
 
 	if (r < 0)
 		return r;
@@ -46,6 +47,7 @@ int conn_dial(const char *address, uint64_t timeout_ms)
 	if (fd < 0)
 		return -errno;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent_ms, sizeof(silent_ms));
 	if (connect(fd, (struct sockaddr *)&to, len) == 0)
 		return fd;
 	r = -errno;

@@ -12,7 +12,9 @@
 
 #include "volume/client.h"
 
-#define OP_TRY_MS     2000  /* one question to one brick */
+#define OP_TRY_MS 2000 /* one question to one brick */
+#define SILENT_MS \
+	5000 /* bytes that nobody acknowledges for so long: the connection is given up, as the brick's */
 #define DIAL_MS	      1000  /* one connect and its HELLO */
 #define OP_TIMEOUT_MS 30000 /* one operation with all its tries */
 #define WAIT_SAID_MS  1000  /* a longer wait is logged */
