@@ -179,6 +179,39 @@ class Strangers(unittest.TestCase):
         self.assertGreater(float(rows['kuayu_volume_groups_primary{volume="logs"}']), 0)
         self.assertEqual(float(rows['kuayu_volume_copies_missing{volume="logs"}']), 0)
 
+    def operations(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics") as f:
+            rows = dict(line.rsplit(" ", 1) for line in f.read().decode().splitlines() if not line.startswith("#"))
+        return int(float(rows["kuayu_volume_operations_total"]))
+
+    def test_an_fsync_that_is_foreseen(self):
+        """A program that calls fsync behind each nth write: the write carries it, and the fsync asks no brick unless something changed."""
+        mnt = self.cluster.mount()
+        self.addCleanup(self.cluster.umount, mnt)
+        for n, flags in ((1, 0), (3, 0), (1, os.O_DSYNC)):
+            fd = os.open(mnt / f"f{n}{flags}", os.O_RDWR | os.O_CREAT | flags)
+
+            def rounds(times, between=lambda: None):
+                before = self.operations()
+                for i in range(times):
+                    for k in range(n):
+                        os.pwrite(fd, b"x" * 4096, (i * n + k) * 4096)
+                    between()
+                    if not flags:
+                        os.fsync(fd)
+                return self.operations() - before
+
+            self.assertGreaterEqual(rounds(4), 4 * n)
+            self.assertLess(rounds(20), 20 * n + 4)
+            if not flags:
+                self.assertGreaterEqual(rounds(10, lambda: os.fchmod(fd, 0o640)), 10 * (n + 2))
+                os.pwrite(fd, b"y" * 4096, 0)
+                os.pwrite(fd, b"y" * 4096, 0)
+                before = self.operations()
+                os.fsync(fd)
+                self.assertGreater(self.operations(), before)
+            os.close(fd)
+
 
 class Faults(unittest.TestCase):
     """Three bricks, three copies; a writer on one mount, a reader on another."""

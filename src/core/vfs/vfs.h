@@ -75,6 +75,8 @@ enum vfs_op_type {
 	64u /* result: attr has only ino and the type bits of mode: the inode lives in another group */
 #define VFS_EXISTED 128u /* result of CREATE without VFS_EXCL: it was there */
 #define VFS_DROP    256u
+#define VFS_DURABLE \
+	512u /* WRITE, EXTEND: answered when the group's log up to here is on stable storage everywhere; result: it is */
 
 #define VFS_INTENTS_MAX 1024	   /* at once, a group; -EAGAIN beyond */
 #define VFS_LOCKS_MAX	1024	   /* ranges of one owner on one inode; -ENOLCK beyond */

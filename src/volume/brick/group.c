@@ -161,7 +161,7 @@ static void on_synced(void *ctx, uint64_t cookie, int err)
 	for (struct op **at = &g->syncs; *at; at = &(*at)->next) {
 		struct op *o = *at;
 
-		if (o->seq != cookie)
+		if (o->cookie != cookie)
 			continue;
 		*at = o->next;
 		o->next = NULL;
@@ -462,10 +462,18 @@ static void answer_synced(struct grp *g)
 	for (struct op *o = take_ptr(g->synced), *next; o; o = next) {
 		next = o->next;
 		o->next = NULL;
-		if (o->sync_err < 0)
+		if (o->sync_err < 0) {
 			op_refuse(o, o->sync_err == -EIO ? -EAGAIN : -ESTALE);
-		else
+		} else if (o->seq > g->safe) { /* durable, but its commit is not told yet */
+			o->next = g->synced;
+			g->synced = o;
+		} else if (o->durable) {
+			o->res.flags |= VFS_DURABLE;
+			o->committed = true;
+			op_settle(o);
+		} else {
 			op_answer(o);
+		}
 	}
 }
 

@@ -155,8 +155,10 @@ struct op {
 	struct grp *g;
 	struct conn *c; /* a reference; NULL: for done */
 	uint64_t request, seq, start_us;
+	uint64_t cookie; /* of repl_sync */
 	uint16_t flags;
 	int sync_err;
+	bool durable; /* a change that waits for its sync too */
 	uint8_t tries;
 	uint32_t pushes; /* sessions that must answer first */
 	bool committed, want_lease;
@@ -205,7 +207,7 @@ struct grp {
 	uint64_t serial;	     /* of this opening: what comes back from threads must match */
 	struct op *first, **last;    /* wait for their commit, by seq */
 	struct op *reads;	     /* wait until what they saw is committed */
-	struct op *syncs, *synced;   /* wait for repl_sync (cookie = seq); and it has come */
+	struct op *syncs, *synced;   /* wait for repl_sync; and it has come */
 	uint64_t all_dirty;	     /* a new primary's log up to here: anything may be touched by it */
 	struct op *gated;	     /* committed, wait for the resets */
 	uint32_t resets;	     /* sessions that must answer a reset first */

@@ -275,6 +275,40 @@ void op_queue(struct op *o)
 	o->g->last = &o->next;
 }
 
+/* Waits until all that is in the log now is on everybody's stable storage. Negative: it does not wait. */
+static int wait_sync(struct op *o)
+{
+	struct grp *g = o->g;
+	int r;
+
+	o->cookie = ++g->v->b->next_request;
+	o->next = g->syncs;
+	g->syncs = o;
+	r = repl_sync(g->repl, o->cookie, clock_ms());
+	for (struct op **at = &g->syncs; r < 0 && *at; at = &(*at)->next)
+		if (*at == o) {
+			*at = o->next;
+			o->next = NULL;
+			break;
+		}
+	grp_mark(g);
+	return r;
+}
+
+/* A change that was asked to be durable: one answer for both. Where that cannot be, it is a change like any other, and fsync comes by itself. */
+static bool durable_too(struct op *o, const struct vfs_op *vop, uint64_t seq)
+{
+	if (!(vop->flags & VFS_DURABLE) || o->res.err < 0 ||
+	    (vop->type != VFS_WRITE && vop->type != VFS_EXTEND))
+		return false;
+	o->seq = seq;
+	o->durable = true;
+	if (wait_sync(o) == 0)
+		return true;
+	o->durable = false;
+	return false;
+}
+
 static void op_change(struct op *o, const struct vfs_op *vop)
 {
 	struct grp *g = o->g;
@@ -301,7 +335,11 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 			op_refuse(o, -EROFS);
 		else if (o->res.intent) /* asked again: it is still at work */
 			intent_attach(o, o->res.intent_id, repl_pos(g->repl).seq);
-		else /* an answer of before, or a failure that is not kept: what it saw must be committed */
+		else if (
+			!durable_too(
+				o, vop,
+				repl_pos(g->repl)
+					.seq)) /* an answer of before, or a failure that is not kept: what it saw must be committed */
 			op_wait_read(o, repl_pos(g->repl).seq);
 		return;
 	}
@@ -313,7 +351,8 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 		intent_attach(o, o->res.intent_id, o->seq);
 	else {
 		grant(o, vop);
-		op_queue(o);
+		if (!durable_too(o, vop, o->seq))
+			op_queue(o);
 	}
 }
 
@@ -408,20 +447,9 @@ static void op_fsync(struct op *o, const struct vfs_op *vop)
 		return;
 	}
 	o->res.err = 0;
-	o->seq = ++g->v->b->next_request;
-	o->next = g->syncs;
-	g->syncs = o;
-	r = repl_sync(g->repl, o->seq, clock_ms());
-	if (r < 0) {
-		for (struct op **at = &g->syncs; *at; at = &(*at)->next)
-			if (*at == o) {
-				*at = o->next;
-				o->next = NULL;
-				op_refuse(o, status_of_submit(r));
-				break;
-			}
-	}
-	grp_mark(g);
+	r = wait_sync(o);
+	if (r < 0)
+		op_refuse(o, status_of_submit(r));
 }
 
 /* ---- in ---- */

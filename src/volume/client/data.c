@@ -44,6 +44,7 @@ static int extend(struct vclient_slot *s, const struct vfs_op *op, uint64_t size
 {
 	struct vfs_op x = {.type = VFS_EXTEND,
 			   .ino = op->ino,
+			   .flags = op->flags & VFS_DURABLE,
 			   .len = size,
 			   .gen = op->gen,
 			   .uid = op->uid,
@@ -60,6 +61,7 @@ static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_
 	const struct vol_map *m = vclient_map(s->c);
 	uint32_t owner = vol_owner(m, &op->ino.folder), flags = op->flags & ~VFS_APPEND;
 	uint64_t end = op->off + op->len, off = op->off;
+	uint32_t durable = VFS_DURABLE; /* when all pieces are */
 	bool foreign = false;
 	int r = 0;
 
@@ -78,6 +80,7 @@ static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_
 		op->gen = x.gen;
 		if (r < 0)
 			break;
+		durable &= res->flags;
 		off += len;
 	}
 	if (off > op->off && (foreign || r < 0)) {
@@ -87,6 +90,7 @@ static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_
 		if (r == 0 && failed < 0 && off == op->off)
 			r = res->err = failed;
 	}
+	res->flags &= durable | ~VFS_DURABLE;
 	op->len = off - op->off; /* what was written */
 	return r;
 }

@@ -4,7 +4,9 @@
  * Opening asks nothing when the attributes are known under a lease. Pages stay in the kernel over opens (keep_cache): they are there only as
  * long as a lease protects them. What was read or written without one is dropped behind the reply. Files opened to append, and files that
  * two clients write at once, go past the page cache (direct I/O), so that no page is locked while their writes wait for each other.
- * No write-back unless it is asked for (behind.c): a write that returned is on every in-sync copy. */
+ * No write-back unless it is asked for (behind.c): a write that returned is on every in-sync copy.
+ * A write behind which an fsync is foreseen, because so many writes came before each of the last ones, or which must be durable anyway (O_SYNC,
+ * O_DSYNC), asks for stable storage in the same question; the fsync then asks nobody, unless the inode was changed meanwhile. */
 #include <fcntl.h>
 
 #include "volume/mount/internal.h"
@@ -156,8 +158,56 @@ void file_wrote(struct node *n, uint64_t forks)
 	if (!n->dirty || forks == UINT64_MAX)
 		n->forks = forks;
 	n->dirty = true;
+	n->durable = 0;
 	n->written++;
 	pthread_mutex_unlock(&n->lock);
+}
+
+/* ---- fsync that is foreseen ---- */
+
+/* Is this write to be durable? Node locked. */
+static bool foresee_sync(const struct mount *m, struct node *n, const struct fuse_file_info *fi)
+{
+	bool wanted = n->steady >= STEADY_MIN && n->since_sync + 1u == n->sync_every;
+
+	if (n->since_sync < UINT16_MAX)
+		n->since_sync++;
+	if (n->since_sync > n->sync_every)
+		n->steady = 0;
+	return m->s.leases && (wanted || (fi && fi->flags & O_DSYNC));
+}
+
+/* Node locked. */
+static void count_sync(struct node *n)
+{
+	if (n->since_sync == 0)
+		return;
+	n->steady = n->since_sync == n->sync_every ? MIN(n->steady + 1, STEADY_MIN) : 0;
+	n->sync_every = n->since_sync;
+	n->since_sync = 0;
+}
+
+/* Like file_wrote, of a durable write. It covers what was answered before it began (`before`: writes then): the logs that it touched are durable up
+ * to it, and a file of one group has no other. */
+static void wrote_durably(struct mount *m, struct node *n, uint64_t forks, uint64_t before, uint64_t version)
+{
+	pthread_mutex_lock(&n->lock);
+	if (forks != UINT64_MAX && n->written == before &&
+	    (!n->dirty || (n->forks == forks && vclient_map(m->c)->stripe == 1))) {
+		n->dirty = false;
+		n->durable = version;
+		n->written++;
+		pthread_mutex_unlock(&n->lock);
+		return;
+	}
+	pthread_mutex_unlock(&n->lock);
+	file_wrote(n, forks);
+}
+
+/* Nothing of the inode has changed, here or elsewhere, since it was made durable. Node locked. */
+static bool still_durable(const struct node *n)
+{
+	return !n->dirty && n->durable && n->leased && n->attr_known && n->attr.version == n->durable;
 }
 
 void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
@@ -170,6 +220,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	struct vfs_result res = {0};
 	bool leased = false, keep;
 	struct vfs_op op;
+	uint64_t before, forks;
 	int r;
 
 	op_init(&op, VFS_WRITE, req, n);
@@ -189,14 +240,19 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	t = tick_of(m, &n->ino, NULL);
 	pthread_mutex_lock(&n->lock);
 	op.gen = n->attr.gen;
+	before = n->written;
+	op.flags |= foresee_sync(m, n, fi) ? VFS_DURABLE : 0;
 	pthread_mutex_unlock(&n->lock);
 	atomic_fetch_add(&n->writing, 1);
 	vclient_forks_begin(slot_of(m));
 	r = vclient_call(slot_of(m), &op, &res, &leased);
 	if (r < 0 && op.len == size)
 		op.len = 0;
-	if (r == 0 || op.len > 0)
-		file_wrote(n, vclient_forks_end(slot_of(m), &n->ino));
+	forks = vclient_forks_end(slot_of(m), &n->ino);
+	if (r == 0 && res.flags & VFS_DURABLE)
+		wrote_durably(m, n, forks, before, res.attr.version);
+	else if (r == 0 || op.len > 0)
+		file_wrote(n, forks);
 	if (r < 0 && op.len == 0) {
 		cache_unsure(n);
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
@@ -220,7 +276,7 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
 	uint64_t written, forks;
-	bool lost = false;
+	bool lost = false, durable;
 	int r;
 
 	(void)datasync;
@@ -232,7 +288,13 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	}
 	pthread_mutex_lock(&n->lock);
 	written = n->written;
+	count_sync(n);
+	durable = still_durable(n);
 	pthread_mutex_unlock(&n->lock);
+	if (durable) {
+		fuse_reply_err(req, 0);
+		return;
+	}
 	r = vclient_fsync(slot_of(m), &n->ino);
 	vclient_forks_begin(slot_of(m));
 	forks = vclient_forks_end(slot_of(m), &n->ino);

@@ -33,6 +33,7 @@
 #define NAMES_MAX     65536   /* names of a folder known completely */
 #define NAMES_ALL_MAX 4000000 /* of all of them */
 #define CONTENDED_MS  5000
+#define STEADY_MIN    2	  /* equal numbers of writes between fsyncs, before the next fsync is foreseen */
 #define BUSY_WAIT_MS  20  /* for the kernel, when this mount has something in flight there */
 #define DROP_WAIT_MS  800 /* for the kernel otherwise; a push must be answered within the session's time */
 
@@ -61,10 +62,13 @@ struct node {
 	uint8_t misses;
 	struct names names;
 	uint64_t place, placed_from,
-		placed_ms;		    /* of a folder, moved.c: its parent, the one before, since when */
-	uint64_t changes;		    /* own changes of the folder's names */
-	bool dirty;			    /* written through here since the newest fsync */
-	uint64_t forks, written;	    /* of the first such write (vclient_forks_end); writes so far */
+		placed_ms;	 /* of a folder, moved.c: its parent, the one before, since when */
+	uint64_t changes;	 /* own changes of the folder's names */
+	bool dirty;		 /* written through here since the newest fsync */
+	uint64_t forks, written; /* of the first such write (vclient_forks_end); writes so far */
+	uint64_t durable;	 /* version whose data is on stable storage, while not dirty; 0 = none */
+	uint16_t since_sync, sync_every;    /* writes since the newest fsync; between the two newest */
+	uint8_t steady;			    /* times in a row that it was so many */
 	uint64_t contended_until;	    /* written by others while it was written here */
 	_Atomic uint32_t doubt;		    /* drops of its pages that have not come to their end */
 	struct behind_file *_Atomic behind; /* NULL until something was written behind */
