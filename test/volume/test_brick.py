@@ -184,6 +184,28 @@ class Strangers(unittest.TestCase):
             rows = dict(line.rsplit(" ", 1) for line in f.read().decode().splitlines() if not line.startswith("#"))
         return int(float(rows["kuayu_volume_operations_total"]))
 
+    def test_questions_of_names(self):
+        """What a changed folder's attributes are is told by the answer, and a new folder's with its (empty) listing: nothing is asked for again."""
+        mnt = self.cluster.mount()
+        self.addCleanup(self.cluster.umount, mnt)
+        top = mnt / "names"
+        top.mkdir()
+        os.listdir(top)
+        for i in range(10):
+            os.mknod(top / f"f{i}")
+        before = self.operations()
+        for i in range(10):
+            os.rename(top / f"f{i}", top / f"g{i}")
+            self.assertEqual((top / f"g{i}").stat().st_nlink, 1)
+            top.stat()
+        self.assertEqual(self.operations() - before, 10)
+        before = self.operations()
+        for i in range(10):
+            os.mkdir(top / f"d{i}")
+            os.mknod(top / f"d{i}" / "f")
+            self.assertEqual(top.stat().st_nlink, 3 + i)
+        self.assertLessEqual(self.operations() - before, 30)  # each: mkdir, its listing, the file
+
     def test_an_fsync_that_is_foreseen(self):
         """A program that calls fsync behind each nth write: the write carries it, and the fsync asks no brick unless something changed."""
         mnt = self.cluster.mount()

@@ -152,6 +152,7 @@ static void stepped(struct intent *in, const struct vfs_result *answer)
 	if (finished) {
 		o->res = res;
 		res = (struct vfs_result){0};
+		op_grant_folder(o);
 		g->v->b->n.intents_driven++;
 	}
 	op_queue(o);

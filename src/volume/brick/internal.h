@@ -164,6 +164,7 @@ struct op {
 	bool committed, want_lease;
 	uint8_t type;
 	uint64_t client;
+	struct vol_ino ino;
 	struct vfs_result res;
 	/* Instead of a connection: the brick's own operations. status as in the frame's head. */
 	void (*done)(void *ctx, int status, struct vfs_result *res);
@@ -359,8 +360,9 @@ void op_text(struct conn *c, const struct proto_head *h, int status, const char 
 void op_settle(struct op *o); /* something it waited for has come */
 void op_answer(struct op *o);
 void op_refuse(struct op *o, int status);
-void op_fail_all(struct grp *g);		 /* no longer primary */
-void op_fail_reads(struct grp *g);		 /* what they saw may be gone */
+void op_fail_all(struct grp *g);   /* no longer primary */
+void op_fail_reads(struct grp *g); /* what they saw may be gone */
+void op_grant_folder(struct op *o);
 int op_submit(struct op *o, struct record *rec); /* repl_submit, pushes, dirty map; then queued */
 void ops_done(struct brick *b);
 

@@ -245,6 +245,20 @@ static void grant(struct op *o, const struct vfs_op *vop)
 		o->flags |= FRAME_LEASED;
 }
 
+/* The same for the end of an operation over two groups, whose last record has just read the folder: of that only, which is here. */
+void op_grant_folder(struct op *o)
+{
+	struct grp *g = o->g;
+	struct session *s;
+
+	if (!o->want_lease || !o->c || o->res.err < 0 || repl_role(g->repl) != REPL_PRIMARY ||
+	    (o->type != VFS_MKDIR && o->type != VFS_RMDIR && o->type != VFS_LINK))
+		return;
+	s = session_of(g->v, o->c->hello.client);
+	if (s && s->leased && s->c && lease_grant(g->v, g->idx, LEASE_INODE, &o->ino, s->slot))
+		o->flags |= FRAME_LEASED;
+}
+
 /* ---- changes ---- */
 
 int op_submit(struct op *o, struct record *rec)
@@ -478,6 +492,7 @@ static void start(struct op *o, const struct vfs_op *vop, bool changes)
 {
 	o->type = (uint8_t)vop->type;
 	o->client = vop->id.client;
+	o->ino = vop->ino;
 	if (changes)
 		op_change(o, vop);
 	else if (vop->type == VFS_FSYNC)

@@ -92,8 +92,10 @@ void folder_list(struct mount *m, struct node *folder)
 	if (fetch(m, folder, "", LIST_BYTES, &res, &leased) == 0 && leased && !(res.flags & VFS_MORE) &&
 	    add_all(m, &s, &res.data) == 0) {
 		gate_in(m);
-		if (tick_same(m, &t))
+		if (tick_same(m, &t)) {
 			know(m, folder, &s, changes);
+			(void)cache_learn(m, folder, &res.parent, true, NULL);
+		}
 		gate_out(m);
 	}
 	names_done(m, &s);

@@ -55,10 +55,17 @@ void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct node *n = node_of(m, ino);
 	struct vfs_attr a;
 	struct stat st;
-	bool keep;
-	int r = meta_refresh(m, req, n, &a, &keep);
+	bool keep, fresh;
+	int r;
 
 	(void)fi;
+	pthread_mutex_lock(&n->lock);
+	fresh = n->fresh && !n->attr_known;
+	n->fresh &= !fresh;
+	pthread_mutex_unlock(&n->lock);
+	if (fresh) /* a folder made here: its listing tells the attributes too, and that nothing is in it */
+		folder_list(m, n);
+	r = meta_refresh(m, req, n, &a, &keep);
 	if (r < 0) {
 		fuse_reply_err(req, r == -ENOENT ? meta_gone(req) : -r);
 		return;

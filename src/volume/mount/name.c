@@ -49,17 +49,19 @@ struct found {
 	struct vfs_attr attr;
 };
 
-static int complete_attr(struct mount *m, fuse_req_t req, struct found *f, const struct vfs_result *res)
+static int complete_attr(struct mount *m, struct node *folder, struct found *f, const struct vfs_result *res)
 {
+	const struct vol_map *map = vclient_map(m->c);
 	struct vfs_op op = {.type = VFS_GETATTR, .ino = res->attr.ino};
 	struct vfs_result more = {0};
 	int r;
 
 	f->attr = res->attr;
-	f->attr_leased = f->leased;
+	/* the folder's group has given the lease: of what it keeps */
+	f->attr_leased =
+		f->leased && vol_owner(map, &res->attr.ino.folder) == vol_owner(map, &folder->ino.folder);
 	if (!(res->flags & VFS_NO_ATTR))
 		return 0;
-	(void)req;
 	r = vclient_call(slot_of(m), &op, &more, &f->attr_leased);
 	if (r == 0)
 		f->attr = more.attr;
@@ -162,7 +164,7 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	op_name(&op, name);
 	r = vclient_call(slot_of(m), &op, &res, &f.leased);
 	if (r == 0)
-		r = complete_attr(m, req, &f, &res);
+		r = complete_attr(m, folder, &f, &res);
 	if (r == 0)
 		reply_found(req, m, folder, &f, NULL);
 	else if (r == -ENOENT) {
@@ -242,7 +244,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, struct vfs
 	op_name(op, name);
 	r = change_name(m, folder, op, name, true, &res, &f);
 	if (r == 0)
-		r = complete_attr(m, req, &f, &res);
+		r = complete_attr(m, folder, &f, &res);
 	if (r == 0 && op->type == VFS_MKDIR) {
 		struct node *n = node_lookup(m, &f.attr.ino);
 
@@ -358,7 +360,7 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		pthread_mutex_unlock(&n->lock);
 	}
 	if (r == 0)
-		r = complete_attr(m, req, &f, &res);
+		r = complete_attr(m, folder, &f, &res);
 	if (r == 0)
 		reply_found(req, m, folder, &f, fi);
 	else

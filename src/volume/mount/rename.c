@@ -93,9 +93,11 @@ static int folder_moves(struct mount *m, fuse_req_t req, struct node *from, cons
 	return r;
 }
 
-static void learn_result(struct mount *m, const struct vfs_result *res)
+/* keep: under the lease of from's group. */
+static void learn_result(struct mount *m, struct node *from, const struct vfs_result *res, bool keep)
 {
 	const struct vfs_attr *a[2] = {&res->attr, &res->gone};
+	const struct vol_map *map = vclient_map(m->c);
 
 	for (int i = 0; i < 2; i++) {
 		struct node *n = a[i]->mode ? node_find(m, &a[i]->ino) : NULL;
@@ -103,6 +105,8 @@ static void learn_result(struct mount *m, const struct vfs_result *res)
 		if (!n)
 			continue;
 		cache_unsure(n); /* times and link count */
+		if (i == 0 && keep && vol_owner(map, &a[i]->ino.folder) == vol_owner(map, &from->ino.folder))
+			(void)cache_learn(m, n, a[i], true, NULL);
 		node_unpin(m, n);
 	}
 }
@@ -114,7 +118,9 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct node *from = node_of(m, parent), *to = node_of(m, newparent);
 	struct vfs_result res = {0};
 	struct vfs_op op;
-	bool locked = false;
+	bool locked = false, leased = false;
+	uint64_t pushes;
+	struct tick t;
 	int r;
 
 	if (flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
@@ -136,8 +142,10 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		atomic_store(&m->moving_ms, clock_ms());
 	}
 	r = folder_moves(m, req, from, name, to, newname, op.flags, &locked);
+	t = tick_of(m, &from->ino, &to->ino);
+	pushes = atomic_load(&m->pushes);
 	if (r == 0)
-		r = vclient_call(slot_of(m), &op, &res, NULL);
+		r = vclient_call(slot_of(m), &op, &res, &leased);
 	if (locked) {
 		(void)volume_lock(m, F_UNLCK);
 		pthread_mutex_unlock(&renaming);
@@ -153,7 +161,11 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		folder_changed(m, to, newname, true, r < 0);
 		to->attr_known = false;
 		pthread_mutex_unlock(&to->lock);
-		learn_result(m, &res);
+		gate_in(m);
+		if (r == 0 && res.parent.mode)
+			(void)cache_learn(m, from, &res.parent, leased && tick_same(m, &t), NULL);
+		learn_result(m, from, &res, r == 0 && leased && atomic_load(&m->pushes) == pushes);
+		gate_out(m);
 		moved_changed(m, from);
 		moved_changed(m, to);
 		if (r == 0)
