@@ -91,6 +91,8 @@ struct proto_early {
 	uint64_t id;	/* rises by the sender's choice; of the connection */
 	uint32_t total; /* bytes of the whole payload */
 	uint32_t at;	/* of this frame's */
+	uint16_t
+		phase; /* of the payload in its file, modulo VOL_BLOCK: for checksums ahead; a wrong one costs time only */
 };
 int proto_early_encode(const struct proto_early *e, struct buf *b);
 int proto_early_decode(const void *data, size_t len, uint32_t payload_len, struct proto_early *ret);

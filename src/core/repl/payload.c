@@ -129,24 +129,49 @@ struct payload *payload_unref(struct payload *p)
 	return NULL;
 }
 
+/* The checksums of chunks n_chunks .. upto - 1. False: no memory for them. */
+static bool sum_chunks(struct payload *p, uint64_t off, uint32_t upto)
+{
+	uint32_t phase = off % VOL_BLOCK, from, to, sum;
+
+	if (!p->chunk_crc || p->phase != phase) {
+		uint32_t *crc = realloc(p->chunk_crc, PAYLOAD_CHUNKS(p->len) * sizeof(*crc));
+
+		if (!crc)
+			return false;
+		p->chunk_crc = crc;
+		p->n_chunks = 0;
+		p->summed = false;
+		p->phase = phase;
+	}
+	if (p->n_chunks >= upto)
+		return true;
+	from = p->n_chunks ? p->n_chunks * VOL_BLOCK - phase : 0;
+	to = MIN(upto * VOL_BLOCK - phase, p->len);
+	(void)payload_chunks(off + from, p->data + from, to - from, p->chunk_crc + p->n_chunks, &sum);
+	p->n_chunks = upto;
+	return true;
+}
+
+void payload_sum_ahead(struct payload *p, uint64_t off, uint32_t got)
+{
+	ensure(got <= p->len);
+	(void)sum_chunks(p, off, (uint32_t)(off % VOL_BLOCK + got) / VOL_BLOCK);
+}
+
 uint32_t payload_sum(struct payload *p, uint64_t off)
 {
-	uint32_t phase = off % VOL_BLOCK, sum, n, small[CHUNK_STEP], *crc;
+	uint32_t phase = off % VOL_BLOCK, sum = 0, n, small[CHUNK_STEP];
+	uint32_t all = (phase + p->len + VOL_BLOCK - 1) / VOL_BLOCK;
 
-	if (p->chunk_crc && p->phase == phase)
+	if (p->chunk_crc && p->phase == phase && p->summed)
 		return p->sum;
-	crc = malloc(PAYLOAD_CHUNKS(p->len) * sizeof(*crc));
-	if (crc) {
-		n = payload_chunks(off, p->data, p->len, crc, &sum);
-		free(p->chunk_crc);
-		p->chunk_crc = crc;
-		p->n_chunks = n;
-		p->phase = phase;
-		p->sum = sum;
-		return sum;
+	if (sum_chunks(p, off, all)) {
+		p->sum = crc32c(0, p->chunk_crc, all * sizeof(*p->chunk_crc));
+		p->summed = true;
+		return p->sum;
 	}
 	/* No memory for a cache: the sum is the same, piece by piece. */
-	sum = 0;
 	for (uint32_t at = 0, len; at < p->len; at += len) {
 		uint32_t part;
 

@@ -26,11 +26,15 @@ struct payload {
 	/* payload_sum's result, so that checking a frame and building a record read the data once. Zero in a payload that somebody else made. */
 	uint32_t *chunk_crc, n_chunks, sum,
 		phase; /* chunk_crc NULL = not worked out yet; malloc'ed; phase = off % VOL_BLOCK */
+	bool summed;   /* else only the first n_chunks are there */
 };
 struct payload *payload_new(uint32_t len); /* data allocated, 4,096-aligned; NULL = no memory */
 /* The CRC32C of the chunks' CRCs for data at file offset off (as record.payload_crc), worked out at first use and kept: the data must not change any
  * more. One thread at a time. Later record_write and record_decode at the same offset (mod VOL_BLOCK) do not read the data again. */
 uint32_t payload_sum(struct payload *p, uint64_t off);
+/* While a payload arrives: works out what it can of the first `got` bytes, which do not change any more, so that payload_sum at the same offset has the rest
+ * to do only. */
+void payload_sum_ahead(struct payload *p, uint64_t off, uint32_t got);
 struct payload *payload_ref(struct payload *p);
 struct payload *payload_unref(struct payload *p); /* accepts NULL, returns NULL */
 

@@ -19,6 +19,7 @@
 /* One write on its way from a client; of the client's connection. */
 struct early {
 	struct payload *payload; /* borrowed: the connection's */
+	uint64_t off;		 /* in the file, as the client says */
 	uint32_t sent;
 	uint32_t n;
 	struct {
@@ -55,6 +56,7 @@ static struct early *begin(struct conn *c, const struct proto_head *h, const uin
 		return NULL;
 	e = xcalloc(1, sizeof(*e));
 	e->payload = payload;
+	e->off = vop.off;
 	for (uint8_t i = 0; i < g->n; i++)
 		if (i != g->self && g->view.isr & 1u << i)
 			add_target(e, g, i);
@@ -65,7 +67,10 @@ static void relay(const struct early *e, uint32_t from, uint32_t len)
 {
 	for (uint32_t i = 0; i < e->n; i++) {
 		struct proto_head h = {.type = FRAME_EARLY};
-		struct proto_early pe = {.id = e->to[i].id, .total = e->payload->len, .at = from};
+		struct proto_early pe = {.id = e->to[i].id,
+					 .total = e->payload->len,
+					 .at = from,
+					 .phase = (uint16_t)(e->off % VOL_BLOCK)};
 
 		proto_early_encode(&pe, bconn_begin(e->to[i].link));
 		bconn_end_part(e->to[i].link, &h, len ? e->payload : NULL, from, len);
@@ -85,6 +90,7 @@ void early_part(struct conn *c, const struct proto_head *h, const uint8_t *body,
 	if (!side->early || (got < payload->len && got - side->early->sent < EARLY_STEP))
 		return;
 	relay(side->early, side->early->sent, got - side->early->sent);
+	payload_sum_ahead(payload, side->early->off, got); /* while it is in the caches */
 	side->early->sent = got;
 }
 
@@ -188,6 +194,8 @@ int early_frame(struct conn *c, const struct proto_head *h, const uint8_t *body,
 	x->got += h->payload_len;
 	if (h->payload_len == 0)
 		x->payload = payload_unref(x->payload);
+	else
+		payload_sum_ahead(x->payload, pe.phase, x->got);
 	return 0;
 }
 

@@ -174,7 +174,8 @@ int proto_early_encode(const struct proto_early *e, struct buf *b)
 	int r = wire_add(b, e->id, 8);
 
 	r = r < 0 ? r : wire_add(b, e->total, 4);
-	return r < 0 ? r : wire_add(b, e->at, 4);
+	r = r < 0 ? r : wire_add(b, e->at, 4);
+	return r < 0 ? r : wire_add(b, e->phase, 2);
 }
 
 int proto_early_decode(const void *data, size_t len, uint32_t payload_len, struct proto_early *ret)
@@ -184,8 +185,9 @@ int proto_early_decode(const void *data, size_t len, uint32_t payload_len, struc
 	*ret = (struct proto_early){.id = wire_u64(&in)};
 	ret->total = wire_u32(&in);
 	ret->at = wire_u32(&in);
-	if (ret->id == 0 || ret->total == 0 || ret->total > PROTO_PAYLOAD_MAX || ret->at > ret->total ||
-	    payload_len > ret->total - ret->at)
+	ret->phase = wire_u16(&in);
+	if (ret->phase >= VOL_BLOCK || ret->id == 0 || ret->total == 0 || ret->total > PROTO_PAYLOAD_MAX ||
+	    ret->at > ret->total || payload_len > ret->total - ret->at)
 		return -EBADMSG;
 	return wire_end(&in);
 }

@@ -247,5 +247,36 @@ static void test_pool(void **state)
 	(void)was;
 }
 
+/* Checksums worked out while the bytes come, in any steps and at any offset, are those of the whole. */
+static void test_ahead(void **state)
+{
+	static const uint32_t offs[] = {0, 1, 100, 4095, 4096, 70000}, lens[] = {1, 4096, 5000, 300001};
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(offs) * ARRAY_SIZE(lens); i++) {
+		uint32_t off = offs[i % ARRAY_SIZE(offs)], len = lens[i / ARRAY_SIZE(offs)], got = 0;
+		struct payload *whole = payload_new(len), *p = payload_new(len);
+
+		for (uint32_t k = 0; k < len; k++)
+			whole->data[k] = (uint8_t)(k * 7 + k / 300);
+		memset(p->data, 0xee, len);
+		while (got < len) {
+			uint32_t n = MIN(1 + (got * 31 + i * 977) % 60000, len - got);
+
+			memcpy(p->data + got, whole->data + got, n);
+			got += n;
+			payload_sum_ahead(p, off, got);
+			if (got < len / 2 && i % 3 == 0)
+				payload_sum_ahead(p, off + 5, got); /* a wrong guess is no harm */
+		}
+		assert_int_equal(payload_sum(p, off), payload_sum(whole, off));
+		assert_int_equal(p->n_chunks, whole->n_chunks);
+		assert_memory_equal(p->chunk_crc, whole->chunk_crc, whole->n_chunks * 4);
+		assert_int_equal(payload_sum(p, off + 9), payload_sum(whole, off + 9));
+		payload_unref(whole);
+		payload_unref(p);
+	}
+}
+
 TEST_MAIN(cmocka_unit_test(test_crc), cmocka_unit_test(test_chunks), cmocka_unit_test(test_round),
-	  cmocka_unit_test(test_damage), cmocka_unit_test(test_bounds), cmocka_unit_test(test_pool))
+	  cmocka_unit_test(test_damage), cmocka_unit_test(test_bounds), cmocka_unit_test(test_pool),
+	  cmocka_unit_test(test_ahead))

@@ -101,7 +101,7 @@ static void small(void **state)
 			  v2;
 	struct proto_push p = {.type = PUSH_ENTRY, .ino = ino}, p2;
 	struct proto_bad bad = {.ino = ino, .off = 8192, .member = 1}, bad2;
-	struct proto_early e = {.id = 7, .total = PROTO_PAYLOAD_MAX, .at = 4096}, e2;
+	struct proto_early e = {.id = 7, .total = PROTO_PAYLOAD_MAX, .at = 4096, .phase = 4095}, e2;
 
 	assert_int_equal(proto_view_encode(&v, &b), 0);
 	CUTS(proto_view_decode, b, v2);
@@ -116,8 +116,11 @@ static void small(void **state)
 	for (size_t n = 0; n < f.len; n++)
 		assert_int_equal(proto_early_decode(f.data, n, 0, &e2), -EBADMSG);
 	assert_int_equal(proto_early_decode(f.data, f.len, PROTO_PAYLOAD_MAX - 4096, &e2), 0);
-	assert_memory_equal(&e, &e2, sizeof(e));
+	assert_true(e2.id == 7 && e2.total == PROTO_PAYLOAD_MAX && e2.at == 4096 && e2.phase == 4095);
 	assert_int_equal(proto_early_decode(f.data, f.len, PROTO_PAYLOAD_MAX - 4095, &e2), -EBADMSG);
+	f.data[17] = 0x10; /* 4,351 */
+	assert_int_equal(proto_early_decode(f.data, f.len, 0, &e2), -EBADMSG);
+	f.data[17] = 0;
 	f.data[8]++; /* longer than a payload may be */
 	assert_int_equal(proto_early_decode(f.data, f.len, 0, &e2), -EBADMSG);
 	memset(f.data, 0, 8); /* no id */
