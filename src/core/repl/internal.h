@@ -16,6 +16,7 @@
 #define EPOCHS		64u
 #define RESEND_MS	100u
 #define SYNC_TIMEOUT_MS 5000u /* a member that takes longer to make its log durable leaves */
+#define ALONE_SUSPECTS	4u    /* times suspect_ms: how long a primary that hears too few is quiet */
 #define LIVE_AHEAD	512u  /* records on their way to a member that is catching up */
 #define STAMP_SHIFT	10    /* stamp = ms << 10 | counter */
 
@@ -36,6 +37,7 @@ struct peer {
 	uint64_t heard_ms;	      /* last message of this epoch */
 	bool matched;		      /* its log is known to be a prefix of mine up to acked */
 	bool bad;		      /* in the set, but must not be: remove */
+	bool down;		      /* its connection broke, and nothing was heard since */
 	uint64_t acked, next, synced; /* next = first seq not sent */
 	uint64_t sync_sent;
 	/* A CUT with a gap told it that records follow behind `base`; 0 once it has answered (acked is then what it has of them). acked itself moves by the
@@ -101,7 +103,8 @@ struct repl {
 	uint64_t hold_until; /* nothing is committed before: leases of others */
 	uint64_t note_seq;   /* this epoch's first record */
 	uint64_t heartbeat_ms;
-	bool handing; /* hand-over: no intake */
+	uint64_t alone_ms; /* since when too many are silent; 0 = they are not */
+	bool handing;	   /* hand-over: no intake */
 	uint64_t handing_ms, handback_next;
 	const struct vol_map *map; /* where the group shall lie; NULL: it never moves */
 	bool may_begin;

@@ -168,6 +168,7 @@ static bool note_sender(struct repl *r, const struct repl_msg *m, uint64_t now)
 		p->stamp = m->stamp;
 		p->stamp_ms = now;
 	}
+	p->down = false;
 	return true;
 }
 
@@ -346,6 +347,7 @@ void repl_on_peer_down(struct repl *r, uint8_t member, uint64_t now_ms)
 	ensure(member < r->c.n && member != r->c.self);
 	p->said = false;
 	if (is_self_primary(r)) {
+		p->down = true;
 		p->heard_ms = MIN(p->heard_ms, now_ms - MIN(now_ms, r->c.suspect_ms + 1));
 		primary_tick(r, now_ms);
 	} else if (member == r->view.primary) {

@@ -222,6 +222,7 @@ void primary_begin(struct repl *r, bool again, uint8_t before, uint64_t now)
 		r->durable = 0;
 		r->hold_until = 0;
 		r->read_until = 0;
+		r->alone_ms = 0;
 		repl_set_role(r, REPL_PROMOTING);
 	}
 	note(r, now);
@@ -393,6 +394,22 @@ static uint8_t to_remove(struct repl *r, uint64_t now)
 	return out;
 }
 
+/* Are so many silent at once that the rest is below the write quorum, and nothing says that they have ended? Then it may be this member that does not hear, or is not
+ * heard, while the others could go on. So it is quiet itself for a while (no heartbeats, no proposal): long enough for them to elect one of theirs. */
+static bool alone(struct repl *r, uint8_t out, uint64_t now)
+{
+	uint8_t silent = 0;
+
+	for (uint8_t i = 0; i < r->c.n; i++)
+		if (in_set(out, i) && !r->peer[i].bad && !r->peer[i].down)
+			silent |= bit(i);
+	if (!silent || !set_role_quorum(r, r->view.isr) || set_role_quorum(r, r->view.isr & (uint8_t)~out))
+		r->alone_ms = 0;
+	else if (r->alone_ms == 0)
+		r->alone_ms = now;
+	return r->alone_ms > 0 && now - r->alone_ms < ALONE_SUSPECTS * r->c.suspect_ms;
+}
+
 /* A member that joins has granted its lease already, so reads go on while the swap is on its way. */
 static uint8_t to_join(const struct repl *r, uint64_t now)
 {
@@ -430,6 +447,8 @@ static void change_set(struct repl *r, uint64_t now)
 	if (!view_may_propose(r, now) || r->handing)
 		return;
 	out = to_remove(r, now);
+	if (alone(r, out, now))
+		return;
 	in = out ? 0 : to_join(r, now) & (uint8_t)~r->view.isr;
 	if (!out && !in)
 		change_members(r, now);
@@ -527,7 +546,8 @@ static void resend(struct repl *r, uint64_t now)
 
 void primary_tick(struct repl *r, uint64_t now)
 {
-	if (now - r->heartbeat_ms >= r->c.heartbeat_ms)
+	if (now - r->heartbeat_ms >= r->c.heartbeat_ms &&
+	    (r->alone_ms == 0 || now - r->alone_ms >= ALONE_SUSPECTS * r->c.suspect_ms))
 		heartbeats(r, now);
 	resend(r, now);
 	change_set(r, now);

@@ -31,7 +31,8 @@ struct world {
 	struct repl_msg q[Q_MAX];
 	size_t head, tail;
 	uint64_t now;
-	bool cut[N]; /* link of a member */
+	bool cut[N];  /* link of a member */
+	bool deaf[N]; /* one direction of it */
 	bool etcd_away;
 };
 
@@ -226,7 +227,8 @@ static void run(struct world *w, unsigned ms)
 			if (more) {
 				struct repl_msg msg = w->q[w->head++ % Q_MAX];
 
-				if (w->m[msg.to].up && !w->cut[msg.to] && !w->cut[msg.from])
+				if (w->m[msg.to].up && !w->cut[msg.to] && !w->cut[msg.from] &&
+				    !w->deaf[msg.to])
 					repl_on_msg(w->m[msg.to].r, &msg, w->now);
 				record_unref(msg.record);
 			}
@@ -348,6 +350,8 @@ static void backup_lost(void **state)
 	/* Below the write quorum: reads go on, writes do not. */
 	down(w, 1);
 	run(w, 1000);
+	assert_int_equal(w->view.isr, 3); /* silent is not gone: the other one could take over, if it lives */
+	run(w, 1000);
 	assert_int_equal(w->view.isr, 1);
 	assert_int_equal(submit(w, 0), -EROFS);
 	assert_true(repl_may_read(w->m[0].r, w->now));
@@ -362,6 +366,36 @@ static void backup_lost(void **state)
 	assert_int_equal(submit(w, 0), 0);
 	run(w, 200);
 	assert_int_equal(w->m[2].len, w->m[0].len);
+	world_free(w);
+}
+
+/* A primary that hears nobody, but is heard: it gets quiet, and the others take over. One whose connections broke does not wait. */
+static void primary_deaf(void **state)
+{
+	struct world *w = world_new();
+
+	run(w, 300);
+	assert_int_equal(submit(w, 0), 0);
+	run(w, 50);
+	w->deaf[0] = true;
+	run(w, 1200);
+	assert_int_not_equal(w->view.primary, 0);
+	assert_int_equal(w->view.isr, 6);
+	assert_int_equal(submit(w, w->view.primary), 0);
+	run(w, 100);
+	assert_true(w->m[w->view.primary].committed >= 2);
+	w->deaf[0] = false;
+	run(w, 5000);
+	assert_int_equal(w->view.isr, 7);
+	same_logs(w);
+	while (w->view.primary != 0)
+		run(w, 100);
+	down(w, 1);
+	down(w, 2);
+	repl_on_peer_down(w->m[0].r, 1, w->now);
+	repl_on_peer_down(w->m[0].r, 2, w->now);
+	run(w, 100);
+	assert_int_equal(w->view.isr, 1);
 	world_free(w);
 }
 
@@ -417,4 +451,4 @@ static void all_unsure(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(normal), cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost),
-	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
+	  cmocka_unit_test(primary_deaf), cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
