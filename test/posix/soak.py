@@ -3,6 +3,7 @@
 
 A seed that fails is printed with the command that repeats it. Ends at the first failure (--keep-going: at the end)."""
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -61,7 +62,21 @@ def conform(a, b, seed, seconds):
     return "\n".join(check(a)[1])
 
 
-SUITES = {"fsx": fsx, "compare": compare, "crowd": crowd, "mounts": two_mounts, "conform": conform}
+def own_cluster(module, **env):
+    """A test that starts a volume of its own and damages that: the folders are not used."""
+    p = subprocess.run([sys.executable, "-m", "unittest", module], capture_output=True, text=True, env={**os.environ, **env}, timeout=3600)
+    return "" if p.returncode == 0 else p.stdout + p.stderr
+
+
+def history(a, b, seed, seconds):
+    return own_cluster("test.volume.test_history", KUAYU_HISTORY_SEED=str(seed), KUAYU_HISTORY_SECONDS=str(seconds))
+
+
+def power(a, b, seed, seconds):
+    return own_cluster("test.volume.test_power", KUAYU_POWER_SEED=str(seed), KUAYU_POWER_ROUNDS=str(max(1, int(seconds / 5))))
+
+
+SUITES = {"history": history, "power": power, "fsx": fsx, "compare": compare, "crowd": crowd, "mounts": two_mounts, "conform": conform}
 
 
 def round_of(a, b, suites, seed, seconds):
@@ -85,12 +100,12 @@ def main(argv):
     p.add_argument("--minutes", type=float, default=10)
     p.add_argument("--seed", type=int, help="of the first round (default: from the clock)")
     p.add_argument("--seconds", type=float, default=20, help="of one suite in one round")
-    p.add_argument("--suites", default="fsx,compare,crowd,mounts", help="of: " + ", ".join(SUITES))
+    p.add_argument("--suites", help="of: " + ", ".join(SUITES) + " (default: fsx,compare,crowd,mounts; with --faults history,power too, on volumes of their own)")
     p.add_argument("--faults", action="store_true", help="kill bricks and let them return all the time")
     p.add_argument("--stripe", type=int, default=1)
     p.add_argument("--keep-going", action="store_true")
     a = p.parse_args(argv)
-    suites = a.suites.split(",")
+    suites = (a.suites or "fsx,compare,crowd,mounts" + (",history,power" if a.faults else "")).split(",")
     if any(s not in SUITES for s in suites):
         p.error(f"suites are: {', '.join(SUITES)}")
     seed, end, failed, rounds = a.seed if a.seed is not None else int(time.time()) % 10**6, time.monotonic() + a.minutes * 60, 0, 0

@@ -194,7 +194,7 @@ class VolumeCluster:
         self.dir.chmod(0o755)  # mounts below it are for every user
         self.memory = Path(tempfile.mkdtemp(prefix=f"kuayu-volume-{os.getpid()}-", dir="/dev/shm"))
         self.bricks_in = Path(bricks_in) if bricks_in else (self.memory if bricks == "tmpfs" else self.dir) / "bricks"
-        self.network, self.etcd, self.bricks, self.mounts, self.closed = None, None, {}, {}, False
+        self.network, self.etcd, self.bricks, self.mounts, self.clients, self.closed = None, None, {}, {}, 0, False
         try:
             self.network = network if hasattr(network, "prefix") else {"loopback": networks.Loopback, "netns": networks.Namespaces,
                             "wire": lambda: networks.WireNamespaces(self.dir / "wire")}[network]()
@@ -326,12 +326,19 @@ class VolumeCluster:
         return time.monotonic() - start
 
     # ---- mounts ----
-    def mount(self, path=None, domain=None, options=(), seconds=15, wait=True):
-        """A new mount, run on a node of this domain; pathlib.Path of its root."""
+    def client_node(self, domain=None):
+        """A node without a brick, for mounts whose link is cut while their domain's bricks go on."""
+        self.clients += 1
+        name = f"client{self.clients}"
+        self.network.add(name, self.domains.index(domain or self.domains[0]) + 1, 200 + self.clients)
+        return name
+
+    def mount(self, path=None, domain=None, options=(), seconds=15, wait=True, node=None):
+        """A new mount, run on this node or one of this domain; pathlib.Path of its root."""
         n = len(self.mounts) + 1
         path = Path(path) if path else self.dir / "mnt" / str(n)
         path.mkdir(parents=True, exist_ok=True)
-        node = next(b.name for b in self.bricks.values() if b.domain == (domain or self.domains[0]))
+        node = node or next(b.name for b in self.bricks.values() if b.domain == (domain or self.domains[0]))
         argv = self.network.prefix(node) + [KUAYU, "mount", self.volume_name, path, "--store", self.store, "--foreground", "--domain",
                                             domain or self.domains[0], *self.mount_options, *options]
         p = Process(f"mount{n}", argv, self.dir / f"mount{n}.log", self.env).start()
@@ -423,6 +430,26 @@ class VolumeCluster:
             self.bricks[name].signal(signal.SIGSTOP)
         for name in bricks:
             self.bricks[name].detach(drop=True)
+
+    def break_disk(self, brick):
+        """bricks="image" only: from now on every access to its disk is EIO. mend_disk: the same disk, with what had been flushed; the brick starts anew."""
+        fd = os.open(self.bricks[brick].data, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, EXT4_SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, "little"))
+        finally:
+            os.close(fd)
+
+    def mend_disk(self, brick):
+        self.bricks[brick].kill()
+        self.bricks[brick].detach()
+        self.restart(brick)
+
+    def freeze_disk(self, brick):
+        """bricks="image" only: writes to the disk wait until thaw_disk."""
+        run("fsfreeze", "--freeze", self.bricks[brick].data)
+
+    def thaw_disk(self, brick):
+        run("fsfreeze", "--unfreeze", self.bricks[brick].data)
 
     def wipe(self, brick):
         """The brick gets an empty new disk (it must not be running)."""

@@ -70,7 +70,7 @@ class Namespaces:
 
     def __init__(self):
         self.tag = f"kv{os.getpid()}{chr(97 + next(_counter) % 26)}"
-        self.names, self.octet = {}, os.getpid() % 200 + 20
+        self.names, self.addresses, self.octet = {}, {}, os.getpid() % 200 + 20
         sweep()
         self.hub = f"{self.tag}-hub"
         run("ip", "netns", "add", self.hub)
@@ -95,7 +95,7 @@ class Namespaces:
 
     def add(self, name, domain, index):
         address, port = f"10.{self.octet}.{domain}.{index}", f"p{len(self.names)}"
-        netns = self._netns(name)
+        netns, self.addresses[name] = self._netns(name), address
         self._batch(self.hub, f"link add name {port} type veth peer name eth0 netns {netns}", f"link set {port} master hub up")
         self._batch(netns, "link set lo up", f"addr add {address}/16 dev eth0", "link set eth0 up")
         self.names[name, "port"] = port
@@ -117,6 +117,14 @@ class Namespaces:
 
     def heal(self, name):
         run("ip", "-n", self.hub, "link", "set", self.names[name, "port"], "master", "hub")
+
+    def deafen(self, name, *others):
+        """Packets from the other nodes vanish on their way to this one; the other direction works."""
+        rules = "".join(f"add rule ip cut in ip saddr {self.addresses[o]} drop\n" for o in others)
+        run(*self.prefix(name), "nft", "-f", "-", input="add table ip cut\nadd chain ip cut in { type filter hook input priority 0; }\n" + rules)
+
+    def undeafen(self, name):
+        run(*self.prefix(name), "nft", "-f", "-", input="add table ip cut\ndelete table ip cut\n")
 
     def close(self):
         kill_in(self.inodes())
@@ -145,6 +153,7 @@ class WireNamespaces(Namespaces):
 
     def add(self, name, domain, index):
         address, netns = f"10.{self.octet}.{domain}.{index}", self._netns(name)
+        self.addresses[name] = address
         holder = subprocess.Popen(["nsenter", f"--net=/run/netns/{netns}", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         self._holders[name], self.sites[name] = holder, f"d{domain}"
         _wait_in(holder.pid, netns)  # lab-wire finds a namespace by a process in it

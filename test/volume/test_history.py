@@ -79,42 +79,74 @@ class Explain(unittest.TestCase):
         self.assertIsNotNone(explain([(True, 1, 1, 2), (True, 2, 3, FOREVER), (False, 2, 4, 5), (False, 1, 6, 7)]))  # back again
 
 
+def disturb(c, rng, kinds):
+    """One fault, its end, and all copies in sync again."""
+    brick, kind = rng.choice(sorted(c.bricks)), rng.choice(kinds)
+    others = [n for n in sorted(c.bricks) if n != brick]
+    for_s = rng.uniform(0.2, 2)
+    if kind == "kill":
+        c.kill(brick)
+        time.sleep(for_s)
+        c.restart(brick)
+    elif kind == "stop":
+        c.stop(brick)
+        time.sleep(for_s)
+        c.cont(brick)
+    elif kind == "power":
+        c.power_off(brick)
+        time.sleep(for_s)
+        c.restart(brick)
+    elif kind == "cut":  # off from everybody, etcd and clients too
+        c.cut(brick)
+        time.sleep(for_s)
+        c.join(brick)
+    else:  # links between nodes, each in one direction: bricks, or clients and bricks
+        pairs = {"deaf": [(brick, others)], "unheard": [(o, [brick]) for o in others], "half": [(brick, others[:1])],
+                 "client": [(f"client{rng.randrange(1, 3)}", [brick])], "to-client": [(brick, [f"client{rng.randrange(1, 3)}"])]}[kind]
+        for node, to in pairs:
+            c.network.deafen(node, *to)
+        time.sleep(for_s)
+        for node, _ in pairs:
+            c.network.undeafen(node)
+    c.wait_healed(60)
+    return kind
+
+
 class Faults(unittest.TestCase):
-    def test_history(self):
+    def history(self, c, mounts, pool, kinds, seconds, faults_min):
         rng = random.Random(int(os.environ.get("KUAYU_HISTORY_SEED", "7")))
-        with VolumeCluster() as c, multiprocessing.Pool(WORKERS) as pool:
-            mounts = [c.mount(), c.mount(domain="b")]
-            folder = "h"
-            (mounts[0] / folder).mkdir()
-            for i in range(FILES):
-                with open(mounts[0] / folder / f"f{i}", "wb") as f:
-                    f.write(bytes(BLOCKS * BLOCK))
-                    os.fsync(f.fileno())
-            end = time.monotonic() + SECONDS
-            jobs = [pool.apply_async(work, (mounts[i % 2] / folder, i + 1, end, rng.random())) for i in range(WORKERS)]
-            faults = 0
-            while time.monotonic() < end - 5:
-                brick = rng.choice(sorted(c.bricks))
-                if rng.random() < 0.5:
-                    c.kill(brick)
-                    time.sleep(rng.uniform(0.2, 2))
-                    c.restart(brick)
-                else:
-                    c.stop(brick)
-                    time.sleep(rng.uniform(0.2, 2))
-                    c.cont(brick)
-                faults += 1
-                c.wait_healed(60)
-            history = [h for j in jobs for h in j.get(SECONDS + 120)]
+        folder = "h"
+        (mounts[0] / folder).mkdir()
+        for i in range(FILES):
+            with open(mounts[0] / folder / f"f{i}", "wb") as f:
+                f.write(bytes(BLOCKS * BLOCK))
+                os.fsync(f.fileno())
+        end = time.monotonic() + seconds
+        jobs = [pool.apply_async(work, (mounts[i % 2] / folder, i + 1, end, rng.random())) for i in range(WORKERS)]
+        faults = []
+        while time.monotonic() < end - 5:
+            faults.append(disturb(c, rng, kinds))
+        history = [h for j in jobs for h in j.get(seconds + 120)]
         done = [h for h in history if h[4] != FOREVER]
-        print(f"{len(done)} calls, {len(history) - len(done)} failed, {faults} faults, longest {max(h[4] - h[3] for h in done):.2f} s")
-        self.assertGreater(faults, 1)
+        print(f"{len(done)} calls, {len(history) - len(done)} failed, {len(faults)} faults ({' '.join(faults)}), longest {max(h[4] - h[3] for h in done):.2f} s")
+        self.assertGreater(len(faults), faults_min)
         self.assertGreater(sum(h[0] for h in done), 50)
         self.assertGreater(sum(not h[0] for h in done), 50)
         self.assertEqual([h for h in done if h[2] < 0], [], "torn or short blocks")
         for register in sorted({h[1] for h in history}):
             with self.subTest(register):
                 self.assertIsNone(explain([(h[0], *h[2:]) for h in history if h[1] == register]))
+
+    def test_history(self):
+        with VolumeCluster() as c, multiprocessing.Pool(WORKERS) as pool:
+            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), SECONDS, 1)
+
+    def test_history_with_cuts_and_power(self):
+        """Links cut, also in one direction and between a client and a brick only, and one brick's power."""
+        kinds = ("kill", "stop", "power", "cut", "deaf", "unheard", "half", "client", "to-client")
+        with VolumeCluster(network="netns", bricks="image", image_mib=400) as c, multiprocessing.Pool(WORKERS) as pool:
+            mounts = [c.mount(domain=d, node=c.client_node(d)) for d in ("a", "b")]
+            self.history(c, mounts, pool, kinds, SECONDS, 2)
 
 
 if __name__ == "__main__":

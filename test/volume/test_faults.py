@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/volume.md, "Behaviour per fault", on real processes: one test a promise that no other test shows. Pauses are printed; their bounds are those of
+a failover that works (10 s), not of a benchmark."""
+import errno
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import threading
+import time
+import unittest
+
+from lab.util import wait_for
+from test.volume.cluster import VolumeCluster
+
+PAUSE_S = 10.0
+
+
+class Writer(threading.Thread):
+    """Appends numbered records to a file, one write and fsync each; how long the longest took; errors end it."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path, self.done, self.longest, self.error, self.stop, self.since = path, 0, 0.0, None, threading.Event(), time.monotonic()
+        self.fd = os.open(path, os.O_CREAT | os.O_WRONLY)
+
+    def run(self):
+        while not self.stop.is_set():
+            self.since = time.monotonic()
+            try:
+                os.pwrite(self.fd, b"%015d\n" % self.done, self.done * 16)
+                os.fsync(self.fd)
+            except OSError as e:
+                self.error = e
+                return
+            self.longest = max(self.longest, time.monotonic() - self.since)
+            self.done += 1
+
+    def waits(self, seconds):
+        """True when nothing was acknowledged for so long."""
+        done = self.done
+        time.sleep(seconds)
+        return self.done == done
+
+    def goes_on(self, seconds=PAUSE_S):
+        done = self.done
+        wait_for("writes go on", lambda: self.error or self.done > done + 5, seconds, interval=0.02)
+
+    def finish(self, test, *mounts):
+        self.stop.set()
+        self.join(40)
+        test.assertFalse(self.is_alive(), "the writer hangs")
+        test.assertIsNone(self.error)
+        os.close(self.fd)
+        for m in mounts:
+            data = (m / self.path.name).read_bytes()
+            test.assertGreaterEqual(len(data), self.done * 16)
+            test.assertEqual([i for i in range(self.done) if data[i * 16:i * 16 + 16] != b"%015d\n" % i], [])
+        return self.longest
+
+
+def primary_of(c, name):
+    groups = json.loads(c.kuayu("volume", "where", f"{c.volume_name}:/{name}", "-o", "json").stdout)
+
+    def find(o):
+        if isinstance(o, dict):
+            if o.get("primary") in c.bricks:
+                return o["primary"]
+            o = list(o.values())
+        return next((x for v in o if isinstance(v, (dict, list)) and (x := find(v))), None) if isinstance(o, list) else None
+    return find(groups)
+
+
+class Processes(unittest.TestCase):
+    def test_failover_pauses(self):
+        """A backup, then the primary, killed and silent: writes go on within seconds, all that was acknowledged is there."""
+        with VolumeCluster() as c:
+            a, b = c.mount(), c.mount(domain="b")
+            for who in ("backup", "primary"):
+                for how in ("killed", "silent"):
+                    w = Writer(a / f"{who}-{how}")
+                    w.start()
+                    w.goes_on()
+                    primary = primary_of(c, w.path.name)
+                    brick = primary if who == "primary" else next(n for n in sorted(c.bricks) if n != primary)
+                    w.longest = 0.0
+                    c.kill(brick) if how == "killed" else c.stop(brick)
+                    w.goes_on()
+                    pause = w.longest
+                    c.restart(brick) if how == "killed" else c.cont(brick)
+                    c.wait_healed(60)
+                    w.finish(self, a, b)
+                    print(f"{who} {how}: longest write {pause * 1000:.0f} ms")
+                    self.assertLess(pause, PAUSE_S)
+                    if who == "primary":
+                        self.assertNotEqual(primary_of(c, w.path.name), None)
+
+    def test_two_of_three_lost(self):
+        """All that was acknowledged is readable from the last copy; changes wait and say why; with write-quorum 1 they go on, and all is in sync when the others return."""
+        with VolumeCluster() as c:
+            a = c.mount()
+            kept = {f"kept{i}": os.urandom(50_000 + i) for i in range(20)}
+            for name, data in kept.items():
+                (a / name).write_bytes(data)
+            w = Writer(a / "w")
+            w.start()
+            w.goes_on()
+            c.kill("b1")
+            c.kill("c1")
+            wait_for("the rest is below the write quorum", lambda: time.monotonic() - w.since > 2, 20)
+            self.assertTrue(w.waits(2), "a write was acknowledged below the write quorum")
+            cold = c.mount(domain="c")
+            for name, data in kept.items():
+                self.assertEqual((cold / name).read_bytes(), data)
+            self.assertGreaterEqual((cold / "w").stat().st_size, w.done * 16)
+            status = c.status()
+            self.assertFalse(status["in_sync"])
+            self.assertEqual([x["name"] for x in status["bricks"] if x["online"]], ["a1"])
+            wait_for("the mount's log says why it waits", lambda: "write quorum" in c.log("mount1"), 10)
+            c.volume("set", "write-quorum", "1")
+            w.goes_on(30)
+            c.restart("b1")
+            c.restart("c1")
+            c.wait_healed(60)
+            c.volume("reset", "write-quorum")
+            w.finish(self, a, cold)
+            for name, data in kept.items():
+                self.assertEqual((cold / name).read_bytes(), data)
+
+    def test_all_copies_of_a_block_bad(self):
+        """Bit rot of the same block on all three: EIO there, the rest can be read, writing it anew mends it. Nothing wrong is ever served."""
+        with VolumeCluster() as c:
+            a = c.mount()
+            data = os.urandom(1 << 20)
+            (a / "f").write_bytes(data)
+            with open(a / "f", "rb") as f:
+                os.fsync(f.fileno())
+            for b in c.bricks.values():
+                slices = [p for p in b.data.glob("*/data/*/*/*") if p.stat().st_size >= len(data)]
+                self.assertEqual(len(slices), 1)
+                with open(slices[0], "r+b") as f:
+                    f.seek(300_000)
+                    f.write(bytes(x ^ 0x55 for x in data[300_000:300_010]))
+            c.remount(a)
+            bad = 300_000 // 4096 * 4096
+            fd = os.open(a / "f", os.O_RDWR | os.O_DIRECT)
+            try:
+                with self.assertRaises(OSError) as e:
+                    os.preadv(fd, [page()], bad)
+                self.assertEqual(e.exception.errno, errno.EIO)
+                for at in (0, bad - 4096, bad + 4096, len(data) - 4096):
+                    got = page()
+                    self.assertEqual(os.preadv(fd, [got], at), 4096)
+                    self.assertEqual(got[:], data[at:at + 4096])
+                again = page()
+                again[:] = b"\x77" * 4096
+                os.pwritev(fd, [again], bad)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            c.remount(a)
+            self.assertEqual((a / "f").read_bytes(), data[:bad] + b"\x77" * 4096 + data[bad + 4096:])
+
+
+def lock_now(fd):
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def page():
+    return mmap.mmap(-1, 4096)
+
+
+class Links(unittest.TestCase):
+    def test_one_direction_cut(self):
+        """A brick that is heard but does not hear, and one that hears but is not heard: writes go on, all copies are in sync when the link is back."""
+        with VolumeCluster(network="netns") as c:
+            a, b = c.mount(node=c.client_node("a")), c.mount(node=c.client_node("b"))
+            w = Writer(a / "w")
+            w.start()
+            w.goes_on()
+            for brick in sorted(c.bricks):
+                others = [n for n in c.bricks if n != brick]
+                for cuts in ([(brick, others)], [(o, [brick]) for o in others]):
+                    w.longest = 0.0
+                    for deaf, to in cuts:
+                        c.network.deafen(deaf, *to)
+                    w.goes_on(20)
+                    time.sleep(1.5)
+                    w.goes_on(20)
+                    for deaf, _ in cuts:
+                        c.network.undeafen(deaf)
+                    c.wait_healed(60)
+                    print(f"{brick} {'hears nobody' if len(cuts) == 1 else 'is heard by nobody'}: longest write {w.longest * 1000:.0f} ms")
+            w.finish(self, a, b)
+
+    def test_cut_off_with_its_primary(self):
+        """A client and the primary are cut off together: nothing is acknowledged there, the others elect and go on, and what comes back does not write over newer data
+        that was read, nor is anything old ever read."""
+        with VolumeCluster(network="netns") as c:
+            client = c.client_node("a")
+            a, b = c.mount(node=client), c.mount(node=c.client_node("b"))
+            (a / "f").write_bytes(b"1" * 4096)
+            primary = primary_of(c, "f")
+            (b / "f").read_bytes()
+            others = [n for n in [*c.bricks, "client2", "etcd"] if n != primary]
+            for node in (primary, client):  # the two hear each other only
+                c.network.deafen(node, *others)
+            for node in others:
+                c.network.deafen(node, primary, client)
+            ends = {}
+
+            def late():
+                try:
+                    fd = os.open(a / "f", os.O_WRONLY)
+                    ends["n"] = os.pwrite(fd, b"2" * 4096, 0)
+                    ends["at"] = time.monotonic()
+                    os.close(fd)
+                except OSError as e:
+                    ends["error"] = e
+            t = threading.Thread(target=late, daemon=True)
+            t.start()
+            start = time.monotonic()
+            with open(b / "f", "r+b", buffering=0) as f:
+                f.write(b"3" * 4096)
+            pause = time.monotonic() - start
+            print(f"the other side wrote after {pause * 1000:.0f} ms")
+            self.assertLess(pause, PAUSE_S)
+            time.sleep(2)
+            self.assertEqual(ends, {}, "a write was acknowledged by a primary that is cut off")
+            self.assertEqual((b / "f").read_bytes(), b"3" * 4096)
+            joined = time.monotonic()
+            for node in (primary, client, *others):
+                c.network.undeafen(node)
+            got = (a / "f").read_bytes()
+            self.assertIn(got[:1], b"23", "a stale read after the link was back")
+            self.assertEqual(got, got[:1] * 4096)
+            t.join(40)
+            self.assertFalse(t.is_alive())
+            if "at" in ends:  # tried again under the new epoch, behind what was written meanwhile
+                self.assertGreater(ends["at"], joined)
+            c.wait_healed(60)
+            want = b"2" if "at" in ends else (b / "f").read_bytes()[:1]
+            self.assertIn(want, b"23")
+            for m in (a, b):
+                self.assertEqual((m / "f").read_bytes(), want * 4096)
+
+    def test_client_cut_off(self):
+        """Its leases end: while it is cut off it does not read what it kept, others go on at once, and its locks are given to others. Back again it sees what is new."""
+        with VolumeCluster(network="netns") as c:
+            node = c.client_node("a")
+            a, b = c.mount(node=node), c.mount(node=c.client_node("b"))
+            (a / "f").write_bytes(b"old" * 1000)
+            self.assertEqual((a / "f").read_bytes(), b"old" * 1000)
+            locks = [os.open(m / "f", os.O_RDONLY) for m in (a, b)]
+            fcntl.flock(locks[0], fcntl.LOCK_EX)
+            self.assertFalse(lock_now(locks[1]))
+            c.cut(node)
+            start = time.monotonic()
+            (b / "f").write_bytes(b"new" * 1000)
+            print(f"another client wrote {(time.monotonic() - start) * 1000:.0f} ms after the cut")
+            self.assertLess(time.monotonic() - start, PAUSE_S)
+            seen = []
+
+            def read():
+                try:
+                    seen.append((a / "f").read_bytes())
+                except OSError as e:
+                    seen.append(e)
+            t = threading.Thread(target=read, daemon=True)
+            t.start()
+            wait_for("the lock of the one that is cut off is free", lambda: lock_now(locks[1]), 10)
+            t.join(3)
+            self.assertNotIn(b"old" * 1000, seen, "old data under a lease that has ended")
+            c.join(node)
+            t.join(40)
+            self.assertFalse(t.is_alive())
+            self.assertEqual((a / "f").read_bytes(), b"new" * 1000)
+            self.assertTrue(isinstance(seen[0], OSError) or seen[0] == b"new" * 1000)
+            for fd in locks:
+                os.close(fd)
+
+
+class Disks(unittest.TestCase):
+    def setUp(self):
+        self.cluster = VolumeCluster(bricks="image", image_mib=500)
+        self.addCleanup(self.cluster.close)
+        self.a = self.cluster.mount()
+
+    def faulty(self, brick):
+        return next(x for x in self.cluster.status()["bricks"] if x["name"] == brick)
+
+    def test_eio(self):
+        """Every access to one brick's disk fails: it leaves the in-sync sets and the status says why; the others go on. Mended, it gets what it missed."""
+        c = self.cluster
+        data = os.urandom(2 << 20)
+        (self.a / "before").write_bytes(data)
+        w = Writer(self.a / "w")
+        w.start()
+        for brick in (primary_of(c, "w"), next(n for n in sorted(c.bricks) if n != primary_of(c, "w"))):
+            w.goes_on()
+            w.longest = 0.0
+            c.break_disk(brick)
+            wait_for(f"{brick} says that its disk has failed", lambda: self.faulty(brick).get("error"), 20)
+            w.goes_on()
+            self.assertLess(w.longest, PAUSE_S)
+            self.assertFalse(c.status()["in_sync"])
+            (self.a / f"with {brick} broken").write_bytes(data)
+            print(f"{brick}: {self.faulty(brick)['error']}; longest write {w.longest * 1000:.0f} ms")
+            c.mend_disk(brick)
+            c.wait_healed(60)
+            self.assertFalse(self.faulty(brick).get("error"))
+        cold = c.mount(domain="c")
+        w.finish(self, self.a, cold)
+        for f in cold.iterdir():
+            if f.name != "w":
+                self.assertEqual(hashlib.md5(f.read_bytes()).digest(), hashlib.md5(data).digest(), f.name)
+
+    def test_disk_hangs(self):
+        """Writes to one brick's disk do not return: the others go on without it, and it catches up when they do."""
+        c = self.cluster
+        w = Writer(self.a / "w")
+        w.start()
+        for brick in (primary_of(c, "w"), next(n for n in sorted(c.bricks) if n != primary_of(c, "w"))):
+            w.goes_on()
+            w.longest = 0.0
+            c.freeze_disk(brick)
+            try:
+                w.goes_on()
+                time.sleep(2)
+                w.goes_on()
+                self.assertLess(w.longest, PAUSE_S)
+                print(f"the disk of {brick} hangs: longest write {w.longest * 1000:.0f} ms")
+            finally:
+                c.thaw_disk(brick)
+            c.wait_healed(60)
+        w.finish(self, self.a, c.mount(domain="b"))
+
+
+if __name__ == "__main__":
+    unittest.main()
