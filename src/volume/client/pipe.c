@@ -171,16 +171,16 @@ static bool aim(struct vclient_pipe *p, struct vclient_write *w)
 	struct vclient *c = p->c;
 	const struct vol_map *m = vclient_map(c);
 	struct group_state *g = &c->group[w->group];
-	bool known;
+	int brick;
 
 	pthread_mutex_lock(&c->lock);
-	known = g->known && g->view.epoch > 0 && g->view.primary < m->replica;
+	brick = g->known && g->view.epoch > 0 ? repl_view_brick(m, w->group, &g->view, g->view.primary) : -1;
 	w->view = g->view;
 	w->resets = g->resets;
 	pthread_mutex_unlock(&c->lock);
-	if (known)
-		w->brick = m->group[w->group].brick[w->view.primary];
-	return known && w->brick < VOL_BRICKS_MAX;
+	if (brick >= 0)
+		w->brick = (uint32_t)brick;
+	return brick >= 0 && brick < VOL_BRICKS_MAX;
 }
 
 static int encode(struct vclient_pipe *p, struct vclient_write *w)
@@ -382,8 +382,7 @@ static bool moved(struct vclient_pipe *p, uint32_t brick)
 		struct vclient_write *w = p->flying[i];
 		const struct repl_view *v = w ? &c->group[w->group].view : NULL;
 
-		found = w && w->brick == brick &&
-			(v->primary >= m->replica || m->group[w->group].brick[v->primary] != brick);
+		found = w && w->brick == brick && repl_view_brick(m, w->group, v, v->primary) != (int)brick;
 	}
 	pthread_mutex_unlock(&c->lock);
 	return found;

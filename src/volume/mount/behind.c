@@ -549,13 +549,14 @@ int behind_start(struct mount *m)
 	return 0;
 }
 
-void behind_flush(struct mount *m)
+bool behind_flush(struct mount *m)
 {
 	struct behind *b = m->behind;
 	struct timespec until;
+	bool all;
 
 	if (!b)
-		return;
+		return true;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += (time_t)(m->s.timeout_ms / 1000 + 1);
 	pthread_mutex_lock(&b->lock);
@@ -564,10 +565,12 @@ void behind_flush(struct mount *m)
 	while (b->q.n_busy > 0 && pthread_cond_timedwait(&b->landed, &b->lock, &until) == 0)
 		;
 	b->wait_landed--;
-	if (b->q.n_busy > 0)
+	all = b->q.n_busy == 0;
+	if (!all)
 		log_error("write-behind: %llu bytes of %u files are lost: no answer in time",
 			  (unsigned long long)b->q.bytes, b->q.n_busy);
 	pthread_mutex_unlock(&b->lock);
+	return all;
 }
 
 void behind_stop(struct mount *m)
@@ -576,8 +579,7 @@ void behind_stop(struct mount *m)
 
 	if (!b)
 		return;
-	behind_flush(m);
-	if (b->q.n_busy > 0)
+	if (!behind_flush(m))
 		_exit(1); /* its threads still wait for answers */
 	pthread_mutex_lock(&b->lock);
 	b->stopping = true;

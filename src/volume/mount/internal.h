@@ -239,8 +239,8 @@ int home_move(struct mount *m, const struct vfs_attr *a);
 
 /* ---- behind.c ---- */
 int behind_start(struct mount *m);
-/* What is waiting is sent, at most as long as operations may take; said when bytes are lost. */
-void behind_flush(struct mount *m);
+/* What is waiting is sent, at most as long as operations may take. False, and said: bytes are lost. */
+bool behind_flush(struct mount *m);
 void behind_stop(struct mount *m);
 void behind_file_free(struct node *n);
 /* 0: the bytes are taken. -ENOTSUP: not for this write; it goes through, behind what was taken before. Else what write(2) has to say. */

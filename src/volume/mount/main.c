@@ -258,6 +258,7 @@ int cmd_mount(int argc, char **argv)
 	if (r != 0) {
 		if (r < 0)
 			fprintf(stderr, "kuayu mount: %s\n", e.text);
+		options_done(&m->s);
 		free(m);
 		return r < 0 ? 2 : 0;
 	}

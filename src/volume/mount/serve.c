@@ -254,7 +254,7 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 			}
 	}
 	if (left > 0) {
-		behind_flush(m);
+		(void)behind_flush(m);
 		log_warn("%s: %d operations in flight are given up", m->s.dir, left);
 		_exit(1);
 	}
