@@ -193,6 +193,41 @@ int vfs_intent_done(struct vfs *v, const uint8_t id[16], const struct vfs_result
 int vfs_intent_iter(struct vfs *v, const uint8_t *after, uint8_t ret[16]);
 /* The group that drives it (STEP_ASK goes there with the id in target.folder). */
 uint32_t vfs_intent_group(const uint8_t id[16]);
+/* The driver of one intent, at the primary of the intent's group: what to do when, without doing it.
+ *   COMMITTING  its newest record is on its way; when it is committed -> the step
+ *   STEPPING    the step was sent to the primary of the step's group
+ *   PAUSED      refused or lost: again after a pause (VFS_PAUSE_MIN_MS, doubled up to _MAX_)
+ * The shell calls vfs_drive_next when vfs_drive_due says so, and sends the step; its answer goes to vfs_drive_answer, the record that comes of that is
+ * submitted and the outcome told (vfs_drive_submitted). A lost answer is a status < 0: somebody must tell in bounded time. Never given up while this
+ * member is primary; a new primary begins with vfs_drive_init(its newest record) for each vfs_intent_iter. */
+#define VFS_PAUSE_MIN_MS 10u
+#define VFS_PAUSE_MAX_MS 500u
+enum vfs_drive_state { VFS_COMMITTING, VFS_STEPPING, VFS_PAUSED };
+enum vfs_drive_do {
+	VFS_DRIVE_WAIT,
+	VFS_DRIVE_SEND,	  /* the step, with number d->try */
+	VFS_DRIVE_SUBMIT, /* rec */
+	VFS_DRIVE_GONE	  /* the intent is no more: forget it; clients that wait ask again */
+};
+struct vfs_drive {
+	uint8_t id[16];
+	enum vfs_drive_state state;
+	uint64_t seq; /* COMMITTING: of its newest record */
+	uint64_t again_ms, pause_ms, try;
+	int err; /* of the last vfs_intent_done, for a log; < 0 = it failed */
+};
+void vfs_drive_init(struct vfs_drive *d, const uint8_t id[16], uint64_t seq);
+/* safe: newest committed record that may be acted upon. */
+bool vfs_drive_due(const struct vfs_drive *d, uint64_t safe, uint64_t now_ms);
+void vfs_drive_pause(struct vfs_drive *d, uint64_t now_ms);
+enum vfs_drive_do vfs_drive_next(struct vfs *v, struct vfs_drive *d, uint64_t now_ms, uint32_t *ret_group,
+				 struct vfs_op *ret_op, struct buf *store);
+/* The answer to step number `try` (status < 0: refused or lost; answer and rec may be NULL then). *ret_finished: with rec the intent ends, and *ret_res
+ * answers the client when rec is committed. */
+enum vfs_drive_do vfs_drive_answer(struct vfs *v, struct vfs_drive *d, uint64_t try, int status,
+				   const struct vfs_result *answer, uint64_t now_ms, int64_t now_ns,
+				   struct record *rec, struct vfs_result *ret_res, bool *ret_finished);
+void vfs_drive_submitted(struct vfs_drive *d, int err, uint64_t seq, uint64_t now_ms);
 /* Unlinked files and folders still kept (O keys), likewise; *ret_since_ns: when the last name went. */
 int vfs_orphan_iter(struct vfs *v, const struct vol_ino *after, struct vol_ino *ret, int64_t *ret_since_ns);
 /* The inode's attributes without an operation. -ENOENT. */

@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* intent: drives operations over two groups. An intent lies in its group's keys; while this member is the group's primary, each has an entry in g->intents
- * that is in one of these states:
- *   COMMITTING  its newest record is on its way; when it is committed -> the step
- *   STEPPING    the step was sent to the primary of the step's group: a group of this process directly, else over the link to that brick
- *   PAUSED      refused or lost: again after a pause (10 ms, doubled up to 500)
+ * whose struct vfs_drive decides what is next (core/vfs/drive.c). Here: steps go to a group of this process directly, else over the link to the brick of its
+ * primary; records are submitted; clients that wait are answered.
  * The step's answer goes into a record of this group (vfs_intent_done): the next state, or the end, and then the client that waits is answered when
  * that record is committed. A new primary takes up all it finds. Steps are idempotent (vfs.h), so each may be sent any number of times.
  *
  * Bound: VFS_INTENTS_MAX a group, by core/vfs. An intent is never given up while this member is primary. */
 #include "volume/brick/internal.h"
 
-#define PAUSE_MIN_MS 10
-#define PAUSE_MAX_MS 500
-
-enum intent_state { COMMITTING, STEPPING, PAUSED };
-
 struct intent {
 	struct intent *next;
 	struct grp *g;
-	uint8_t id[16];
-	enum intent_state state;
-	uint64_t seq, again_ms, pause_ms, try;
+	struct vfs_drive d;
 	struct op *waiters;
 };
 
@@ -32,13 +23,11 @@ struct step {
 	uint8_t id[16];
 };
 
-static void drive(struct intent *in);
-
 static struct intent *find(struct grp *g, const uint8_t id[16])
 {
 	struct intent *in = g->intents;
 
-	while (in && memcmp(in->id, id, 16) != 0)
+	while (in && memcmp(in->d.id, id, 16) != 0)
 		in = in->next;
 	return in;
 }
@@ -48,9 +37,7 @@ static struct intent *add(struct grp *g, const uint8_t id[16], uint64_t seq)
 	struct intent *in = xcalloc(1, sizeof(*in));
 
 	in->g = g;
-	memcpy(in->id, id, 16);
-	in->state = COMMITTING;
-	in->seq = seq;
+	vfs_drive_init(&in->d, id, seq);
 	in->next = g->intents;
 	g->intents = in;
 	return in;
@@ -85,85 +72,69 @@ void intent_attach(struct op *o, const uint8_t id[16], uint64_t seq)
 	grp_mark(o->g);
 }
 
-static void pause_step(struct intent *in)
-{
-	in->state = PAUSED;
-	in->pause_ms = CLAMP(in->pause_ms * 2, PAUSE_MIN_MS, PAUSE_MAX_MS);
-	in->again_ms = clock_ms() + in->pause_ms;
-}
-
 static void nobody(void *ctx, int status, struct vfs_result *res)
 {
 	(void)ctx, (void)status, (void)res;
 }
 
-/* The step has answered (NULL: there was none to send): the next record. */
-static void stepped(struct intent *in, const struct vfs_result *answer)
+/* The record that comes of a step's answer. With the last one goes the answer of one of those who wait; the others ask again. */
+static void submit(struct intent *in, struct record *rec, bool finished, struct vfs_result *res)
 {
 	struct grp *g = in->g;
-	struct record *rec = record_new(g->idx);
-	struct op *o = in->waiters;
-	struct vfs_result res = {0};
-	bool finished = false;
+	struct op *o = finished ? in->waiters : NULL;
 	int r;
 
-	r = rec ? vfs_intent_done(&g->vfs, in->id, answer, clock_wall_us() * 1000, rec, &res, &finished)
-		: -ENOMEM;
-	if (r == -ENOENT) {
-		drop(in);
-		goto out;
-	}
-	if (r == -EALREADY) { /* another answer was faster: from where it is now */
-		in->state = COMMITTING;
-		in->seq = repl_pos(g->repl).seq;
-		grp_mark(g);
-		goto out;
-	}
-	if (r < 0) {
-		log_warn("volume %s, group %u: an operation over two groups: %s", g->v->name, g->idx,
-			 strerror(-r));
-		pause_step(in);
-		goto out;
-	}
-	if (!finished || !o) {
-		o = op_new(g, NULL);
-		o->done = nobody;
-	} else {
+	if (o) {
 		in->waiters = o->next;
 		o->next = NULL;
-	}
-	if (rec->n == 0) { /* nothing to say: the same step again */
-		ensure(!finished);
-		op_refuse(o, 0);
-		pause_step(in);
-		goto out;
+	} else {
+		o = op_new(g, NULL);
+		o->done = nobody;
 	}
 	r = op_submit(o, rec);
-	if (r < 0) { /* the window is full, or copies are missing: the step's answer is kept at its group */
+	vfs_drive_submitted(&in->d, r, rec->seq, clock_ms());
+	if (r < 0) {
 		if (o->done) {
 			op_refuse(o, r);
 		} else {
 			o->next = in->waiters;
 			in->waiters = o;
 		}
-		pause_step(in);
-		goto out;
+		return;
 	}
 	if (finished) {
-		o->res = res;
-		res = (struct vfs_result){0};
+		o->res = *res;
+		*res = (struct vfs_result){0};
 		op_grant_folder(o);
 		g->v->b->n.intents_driven++;
 	}
 	op_queue(o);
-	if (finished) {
+	if (finished)
 		drop(in);
-	} else {
-		in->state = COMMITTING;
-		in->seq = rec->seq;
-		in->pause_ms = 0;
+}
+
+static void stepped(struct intent *in, uint64_t try, int status, const struct vfs_result *answer)
+{
+	struct grp *g = in->g;
+	struct record *rec = record_new(g->idx);
+	struct vfs_result res;
+	bool finished;
+
+	in->d.err = 0;
+	switch (vfs_drive_answer(&g->vfs, &in->d, try, status, answer, clock_ms(), clock_wall_us() * 1000,
+				 rec, &res, &finished)) {
+	case VFS_DRIVE_GONE:
+		drop(in);
+		break;
+	case VFS_DRIVE_SUBMIT:
+		submit(in, rec, finished, &res);
+		break;
+	default:
+		if (in->d.err < 0)
+			log_warn("volume %s, group %u: an operation over two groups: %s", g->v->name, g->idx,
+				 strerror(-in->d.err));
+		grp_mark(g);
 	}
-out:
 	vfs_result_done(&res);
 	record_unref(rec);
 }
@@ -174,12 +145,8 @@ static void step_done(struct step *s, int status, const struct vfs_result *res)
 	struct grp *g = v->open && !v->closing ? v->grp[s->group] : NULL;
 	struct intent *in = g && g->serial == s->serial ? find(g, s->id) : NULL;
 
-	if (in && in->state == STEPPING && in->try == s->try) {
-		if (status == 0 && res)
-			stepped(in, res);
-		else
-			pause_step(in);
-	}
+	if (in)
+		stepped(in, s->try, status, res);
 	vol_unref(v);
 	free(s);
 }
@@ -226,10 +193,9 @@ static void send_step(struct intent *in, uint32_t group, const struct vfs_op *vo
 	struct proto_head h = {.type = FRAME_OP, .volume = v->tag, .group = group};
 
 	s = xcalloc(1, sizeof(*s));
-	*s = (struct step){.v = v, .group = in->g->idx, .serial = in->g->serial, .try = ++in->try};
-	memcpy(s->id, in->id, 16);
+	*s = (struct step){.v = v, .group = in->g->idx, .serial = in->g->serial, .try = in->d.try};
+	memcpy(s->id, in->d.id, 16);
 	v->refs++;
-	in->state = STEPPING;
 	if (v->grp[group] && v->grp[group]->role == REPL_PRIMARY) {
 		op_own(v->grp[group], vop, on_local_step, s);
 		return;
@@ -243,21 +209,20 @@ static void send_step(struct intent *in, uint32_t group, const struct vfs_op *vo
 
 static void drive(struct intent *in)
 {
-	struct grp *g = in->g;
 	_cleanup_buf_ struct buf store = {0};
 	struct vfs_op vop;
 	uint32_t group = 0;
-	bool local = false;
-	int r = vfs_intent_next(&g->vfs, in->id, &group, &vop, &store, &local);
 
-	if (r == -ENOENT)
-		drop(in);
-	else if (r < 0 || (!local && group >= g->v->doc.map->n_groups))
-		pause_step(in);
-	else if (local)
-		stepped(in, NULL);
-	else
+	switch (vfs_drive_next(&in->g->vfs, &in->d, clock_ms(), &group, &vop, &store)) {
+	case VFS_DRIVE_SEND:
 		send_step(in, group, &vop);
+		break;
+	case VFS_DRIVE_GONE:
+		drop(in);
+		break;
+	default:
+		break;
+	}
 }
 
 void intents_committed(struct grp *g)
@@ -267,7 +232,7 @@ void intents_committed(struct grp *g)
 	if (g->role != REPL_PRIMARY)
 		return;
 	do { /* driving one may add or drop others */
-		for (in = g->intents; in && (in->state != COMMITTING || in->seq > g->safe); in = in->next)
+		for (in = g->intents; in && !vfs_drive_due(&in->d, g->safe, 0); in = in->next)
 			;
 		if (in)
 			drive(in);
@@ -281,7 +246,7 @@ void intents_tick(struct grp *g, uint64_t now)
 	if (g->role != REPL_PRIMARY)
 		return;
 	do {
-		for (in = g->intents; in && (in->state != PAUSED || in->again_ms > now); in = in->next)
+		for (in = g->intents; in && !vfs_drive_due(&in->d, g->safe, now); in = in->next)
 			;
 		if (in)
 			drive(in);
