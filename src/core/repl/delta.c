@@ -387,8 +387,11 @@ static int apply_stripe(struct replica *r, const struct delta_item *item, const 
 	err = stripe_load(r, &ino, be32_get(key + 27), &st);
 	if (err < 0)
 		return err;
-	if (st.found ? item->seq <= st.base : all_known(r))
+	if (st.found && item->seq <= st.base)
 		return 0;
+	/* A live record cut it before it was known here, so the index does not say yet that it changed: who asks this member later must hear of it. */
+	if (!st.found && all_known(r))
+		return index_item(r, MAX(item->seq, stripe_cut_seq(r, &ino, st.index)), key, key_len);
 	memcpy(j, key, key_len);
 	j[2] = 'J';
 	if (r->kv->get(r->kv, j, key_len, &hint, &hint_len) < 0)

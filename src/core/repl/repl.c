@@ -283,7 +283,7 @@ void repl_on_msg(struct repl *r, const struct repl_msg *m, uint64_t now_ms)
 
 /* ---- the shell's side ---- */
 
-int repl_submit(struct repl *r, struct record *rec, uint64_t now_ms)
+static int submit(struct repl *r, struct record *rec, bool own, uint64_t now_ms)
 {
 	int err;
 
@@ -293,7 +293,7 @@ int repl_submit(struct repl *r, struct record *rec, uint64_t now_ms)
 		return -EAGAIN;
 	if (r->failed)
 		return -EIO;
-	if (!set_role_quorum(r, r->view.isr))
+	if (!own && !set_role_quorum(r, r->view.isr))
 		return -EROFS;
 	if (r->pos.seq - r->committed >= REPL_WINDOW_MAX || r->ring_bytes >= REPL_WINDOW_BYTES)
 		return -EBUSY;
@@ -307,6 +307,16 @@ int repl_submit(struct repl *r, struct record *rec, uint64_t now_ms)
 	}
 	primary_advance(r, now_ms);
 	return 0;
+}
+
+int repl_submit(struct repl *r, struct record *rec, uint64_t now_ms)
+{
+	return submit(r, rec, false, now_ms);
+}
+
+int repl_submit_own(struct repl *r, struct record *rec, uint64_t now_ms)
+{
+	return submit(r, rec, true, now_ms);
 }
 
 void repl_fail(struct repl *r, uint64_t now)

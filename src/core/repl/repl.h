@@ -190,6 +190,9 @@ bool repl_gone(
 /* Primary only: gives rec its (epoch, seq), appends, sends. -EAGAIN not primary (or its lease ran out long ago, or a hand-over is on its way), -EROFS fewer
  * in sync than the write quorum, -EBUSY window full, -EIO disk. Takes its own reference. */
 int repl_submit(struct repl *r, struct record *rec, uint64_t now_ms);
+/* Likewise, also below the write quorum: for a record that nobody is told of as done (repair of blocks that no member has), without which no member could
+ * catch up and the quorum would never be there again. */
+int repl_submit_own(struct repl *r, struct record *rec, uint64_t now_ms);
 /* synced(cookie) follows when everything submitted so far is durable everywhere. -EAGAIN as above; -EBUSY. */
 int repl_sync(struct repl *r, uint64_t cookie, uint64_t now_ms);
 bool repl_may_read(const struct repl *r, uint64_t now_ms); /* primary, or backup under a lease */

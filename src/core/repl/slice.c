@@ -53,8 +53,9 @@ int stripe_parse(struct replica *r, const uint8_t *value, size_t len, struct str
 	memset(s->crc + n, 0, (s->blocks - n) * sizeof(*s->crc));
 	st->had_bad = any_bad(s->crc, n);
 	if (len > plain) {
-		st->base = be64_get(value + plain);
 		st->live = r->catching && be32_get(value + plain + 8) == r->session;
+		/* Over what an earlier session's delta brought, older live records may lie, and those that came behind them never arrived. */
+		st->base = st->live ? be64_get(value + plain) : 0;
 		if (st->live)
 			memcpy(s->mask, value + plain + TAIL, mask_len(r));
 	}
@@ -110,6 +111,19 @@ static void mask_start(struct replica *r, struct stripe *st)
 				s->crc[i] = bit_get(s->mask, i) ? s->crc[i] : BLOCK_CRC_HOLE;
 				bit_set(s->mask, i);
 			}
+}
+
+uint64_t stripe_cut_seq(struct replica *r, const struct vol_ino *ino, uint32_t index)
+{
+	uint8_t k[KEY_ROOM];
+	uint64_t seq, off, newest = 0;
+
+	if (session_tomb(r, k, stripe_key(r, 'S', ino, index, k), &seq, &off))
+		newest = seq;
+	if (session_tomb(r, k, ino_key(r, 'H', ino, k), &seq, &off) &&
+	    off <= (uint64_t)index * r->stripe_size)
+		newest = MAX(newest, seq);
+	return newest;
 }
 
 int stripe_load(struct replica *r, const struct vol_ino *ino, uint32_t index, struct stripe *st)

@@ -83,6 +83,8 @@ int group_put(struct replica *r, uint64_t committed);
 
 /* slice.c */
 int stripe_load(struct replica *r, const struct vol_ino *ino, uint32_t index, struct stripe *st);
+uint64_t stripe_cut_seq(struct replica *r, const struct vol_ino *ino,
+			uint32_t index); /* newest live record of this session that cut all of it; 0 = none */
 int stripe_parse(struct replica *r, const uint8_t *value, size_t len, struct stripe *st); /* into scratch */
 int stripe_store(struct replica *r, struct stripe *st, uint64_t seq);
 int stripe_remove(struct replica *r, const struct vol_ino *ino, uint32_t index, bool bad);

@@ -363,7 +363,8 @@ void op_refuse(struct op *o, int status);
 void op_fail_all(struct grp *g);   /* no longer primary */
 void op_fail_reads(struct grp *g); /* what they saw may be gone */
 void op_grant_folder(struct op *o);
-int op_submit(struct op *o, struct record *rec); /* repl_submit, pushes, dirty map; then queued */
+int op_submit(struct op *o, struct record *rec);     /* repl_submit, pushes, dirty map; then queued */
+int op_submit_own(struct op *o, struct record *rec); /* also below the write quorum: repl_submit_own */
 void ops_done(struct brick *b);
 
 /* ---- early.c ---- */

@@ -261,10 +261,9 @@ void op_grant_folder(struct op *o)
 
 /* ---- changes ---- */
 
-int op_submit(struct op *o, struct record *rec)
+static int submitted(struct op *o, struct record *rec, int r)
 {
 	struct grp *g = o->g;
-	int r = repl_submit(g->repl, rec, clock_ms());
 
 	if (r < 0)
 		return r;
@@ -274,6 +273,16 @@ int op_submit(struct op *o, struct record *rec)
 	lease_invalidate(g, rec, o, o->client);
 	grp_mark(g);
 	return 0;
+}
+
+int op_submit(struct op *o, struct record *rec)
+{
+	return submitted(o, rec, repl_submit(o->g->repl, rec, clock_ms()));
+}
+
+int op_submit_own(struct op *o, struct record *rec)
+{
+	return submitted(o, rec, repl_submit_own(o->g->repl, rec, clock_ms()));
 }
 
 static int status_of_submit(int r)

@@ -55,10 +55,9 @@ static void finish(struct repair *r, int err)
 	free(r);
 }
 
-static void on_adopted(void *ctx, int status, struct vfs_result *res)
+static void nobody(void *ctx, int status, struct vfs_result *res)
 {
-	(void)res;
-	finish(ctx, status);
+	(void)ctx, (void)status, (void)res;
 }
 
 /* Blocks of the range that are bad here. */
@@ -72,7 +71,8 @@ static int bad_blocks(struct grp *g, const struct pull_range *range, uint32_t *c
 	return r;
 }
 
-/* The primary's own content, whatever it is, becomes the truth: a record with the blocks from the first bad one to the last. */
+/* The primary's own content, whatever it is, becomes the truth: a record with the blocks from the first bad one to the last. Also below the write quorum: members
+ * that catch up cannot end as long as a block is bad here. It is not waited for: a read of the blocks waits for what it sees. */
 static void adopt(struct repair *r, struct grp *g, const uint32_t *crcs)
 {
 	uint32_t n = r->range.len / VOL_BLOCK, first = 0, last = n - 1;
@@ -99,9 +99,8 @@ static void adopt(struct repair *r, struct grp *g, const uint32_t *crcs)
 	payload_unref(p);
 	if (err == 0) {
 		o = op_new(g, NULL);
-		o->done = on_adopted;
-		o->ctx = r;
-		err = op_submit(o, rec);
+		o->done = nobody;
+		err = op_submit_own(o, rec);
 		if (err == 0) {
 			log_warn("volume %s, group %u: no member has a good copy of %u blocks: the primary's "
 				 "are adopted",
@@ -110,9 +109,8 @@ static void adopt(struct repair *r, struct grp *g, const uint32_t *crcs)
 		} else {
 			op_refuse(o, err);
 		}
-	} else {
-		finish(r, err);
 	}
+	finish(r, err);
 	record_unref(rec);
 }
 

@@ -107,6 +107,7 @@ int source_delta(struct conn *c, const struct proto_head *h, const uint8_t *body
 	}
 	d.cursor = ask.cursor;
 	r = ask.first ? replica_delta_start(g->replica, ask.since, &d.cursor) : 0;
+	d.full = d.cursor.full; /* how this page began: a walk of all keys may end in it */
 	if (r == 0)
 		r = page(g, &d.cursor, MIN(ask.limit, PAGE_MAX), &items);
 	if (r < 0 && r != -ENOENT) {
@@ -119,7 +120,6 @@ int source_delta(struct conn *c, const struct proto_head *h, const uint8_t *body
 	d.epoch = g->replica->epoch;
 	d.seq = g->replica->seq;
 	d.floor = g->replica->floor;
-	d.full = d.cursor.full;
 	proto_delta_encode(&d, &w->body);
 	buf_add(&w->body, items.data, items.len);
 	hold(g, w);
