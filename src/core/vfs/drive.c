@@ -10,8 +10,7 @@ void vfs_drive_init(struct vfs_drive *d, const uint8_t id[16], uint64_t seq)
 
 bool vfs_drive_due(const struct vfs_drive *d, uint64_t safe, uint64_t now_ms)
 {
-	return d->state == VFS_COMMITTING ? d->seq <= safe
-					  : d->state == VFS_PAUSED && d->again_ms <= now_ms;
+	return d->state == VFS_COMMITTING ? d->seq <= safe : d->state == VFS_PAUSED && d->again_ms <= now_ms;
 }
 
 void vfs_drive_pause(struct vfs_drive *d, uint64_t now_ms)

@@ -202,7 +202,7 @@ static int check_names(struct tx *t)
 	const struct vfs_op *op = t->op;
 	int r;
 
-	if ((op->flags & ~(VFS_NOREPLACE | VFS_EXCHANGE)) ||
+	if ((op->flags & ~(VFS_NOREPLACE | VFS_EXCHANGE | VFS_KNOWN)) ||
 	    (op->flags & (VFS_NOREPLACE | VFS_EXCHANGE)) == (VFS_NOREPLACE | VFS_EXCHANGE))
 		return -EINVAL;
 	r = name_check(op->name, op->name_len);
@@ -248,6 +248,8 @@ static int check_here(struct tx *t, struct intent *in, const struct inode *dst)
 		if (r)
 			return r;
 	}
+	if (exchange(in) && (op->flags & VFS_KNOWN) && !vol_ino_eq(&in->replaced.ino, &op->attr.ino))
+		return -ESTALE;
 	if ((op->flags & VFS_EXCHANGE) && is_dir(&in->replaced) &&
 	    vol_id_eq(&in->replaced.ino.folder, &op->ino.folder))
 		return -EINVAL;
@@ -272,6 +274,8 @@ int do_rename(struct tx *t)
 		r = entry_claim(t, &op->ino.folder, op->name, op->name_len, &in.moved);
 	if (r < 0)
 		return r;
+	if ((op->flags & VFS_KNOWN) && !vol_ino_eq(&in.moved.ino, &op->target))
+		return -ESTALE;
 	if (is_dir(&in.moved) && vol_id_eq(&in.moved.ino.folder, &op->ino2.folder))
 		return -EINVAL;
 	in.dst_here = !other_folder(&in) || is_local(t, &op->ino2);

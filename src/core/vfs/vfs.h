@@ -30,7 +30,7 @@ enum vfs_op_type {
 	VFS_READLINK, /* ino -> data */
 	VFS_UNLINK,   /* ino, name */
 	VFS_RMDIR,    /* ino, name */
-	VFS_RENAME, /* ino, name -> ino2, name2; flags VFS_NOREPLACE, VFS_EXCHANGE (within one folder's group; else -EINVAL) */
+	VFS_RENAME, /* ino, name -> ino2, name2; flags VFS_NOREPLACE, VFS_EXCHANGE (within one folder's group; else -EINVAL), VFS_KNOWN */
 	VFS_LINK, /* target -> ino, name */
 	VFS_READDIR, /* ino, cookie name in `name` (start behind it) -> data: entries with attributes; more = flag VFS_MORE */
 	VFS_READ, /* ino, off, len -> payload of whole blocks from crc_off on, crcs, attr; flags VFS_FOREIGN: not bounded by the size, no attr */
@@ -77,6 +77,9 @@ enum vfs_op_type {
 #define VFS_DROP    256u
 #define VFS_DURABLE \
 	512u /* WRITE, EXTEND: answered when the group's log up to here is on stable storage everywhere; result: it is */
+#define VFS_KNOWN \
+	1024u /* RENAME: `name` leads to `target` (EXCHANGE: and name2 to attr.ino), or -ESTALE: the client looked before, took a lock, \
+	       * and something else may be there now */
 
 #define VFS_INTENTS_MAX 1024	   /* at once, a group; -EAGAIN beyond */
 #define VFS_LOCKS_MAX	1024	   /* ranges of one owner on one inode; -ENOLCK beyond */

@@ -8,6 +8,7 @@
 #define DEPTH_MAX    4096
 #define LOCK_WAIT_MS 20
 #define LOCK_TRIES   1500 /* 30 s */
+#define STALE_TRIES  32
 
 static pthread_mutex_t renaming = PTHREAD_MUTEX_INITIALIZER;
 
@@ -64,11 +65,13 @@ static int not_above(struct mount *m, const struct vol_id *moved, struct vol_id 
 	return -ELOOP;
 }
 
-/* Takes the volume's lock when a folder changes its parent; *ret_locked then. */
+/* Takes the volume's lock when a folder changes its parent; *ret_locked then. What was found goes with the operation: should another client have put
+ * something else there meanwhile, it is refused, because that was not looked at. */
 static int folder_moves(struct mount *m, fuse_req_t req, struct node *from, const char *name, struct node *to,
-			const char *newname, uint32_t flags, bool *ret_locked)
+			const char *newname, struct vfs_op *op, bool *ret_locked)
 {
 	struct vol_ino a, b = {.num = 1};
+	uint32_t flags = op->flags;
 	int r;
 
 	*ret_locked = false;
@@ -77,8 +80,13 @@ static int folder_moves(struct mount *m, fuse_req_t req, struct node *from, cons
 	r = look(m, req, from, name, &a);
 	if (r == 0 && flags & VFS_EXCHANGE)
 		r = look(m, req, to, newname, &b);
-	if (r < 0 || (a.num != 0 && b.num != 0))
+	if (r < 0)
 		return r;
+	op->flags |= VFS_KNOWN;
+	op->target = a;
+	op->attr.ino = b;
+	if (a.num != 0 && b.num != 0)
+		return 0;
 	pthread_mutex_lock(&renaming);
 	r = volume_lock(m, F_WRLCK);
 	if (r < 0) {
@@ -141,14 +149,19 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		atomic_fetch_add(&m->renames, 1);
 		atomic_store(&m->moving_ms, clock_ms());
 	}
-	r = folder_moves(m, req, from, name, to, newname, op.flags, &locked);
-	t = tick_of(m, &from->ino, &to->ino);
-	pushes = atomic_load(&m->pushes);
-	if (r == 0)
-		r = vclient_call(slot_of(m), &op, &res, &leased);
-	if (locked) {
-		(void)volume_lock(m, F_UNLCK);
-		pthread_mutex_unlock(&renaming);
+	r = -ESTALE;
+	for (int i = 0; i < STALE_TRIES && r == -ESTALE; i++) {
+		vfs_result_done(&res);
+		res = (struct vfs_result){0};
+		r = folder_moves(m, req, from, name, to, newname, &op, &locked);
+		t = tick_of(m, &from->ino, &to->ino);
+		pushes = atomic_load(&m->pushes);
+		if (r == 0)
+			r = vclient_call(slot_of(m), &op, &res, &leased);
+		if (locked) {
+			(void)volume_lock(m, F_UNLCK);
+			pthread_mutex_unlock(&renaming);
+		}
 	}
 	if (r == 0 || r == -EIO) {
 		bool swap = op.flags & VFS_EXCHANGE;
