@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* brick: what `kuayu brick` does with the core, in short: executes clients' operations on the group's state, holds answers until they may go, serves
  * and pulls deltas. The rules of repl.h for shells are kept here as a brick must keep them. */
-#include "sim/sim.h"
+#include "sim/files.h"
 
 #define TICK_MS	    20
 #define PULL_TRY_MS 150
@@ -183,6 +183,8 @@ static void io_rollback(void *ctx, struct repl_pos pos, struct repl_pos *ret)
 	m->s->count.cuts++;
 	drop_answers(m);
 	refuse_all(m);
+	if (m->f)
+		fmember_rolled_back(m);
 	trace(m->s, "brick %u group %u: cuts its log to %llu/%llu, is at %llu/%llu", m->brick, m->group,
 	      (unsigned long long)pos.epoch, (unsigned long long)pos.seq, (unsigned long long)ret->epoch,
 	      (unsigned long long)ret->seq);
@@ -222,6 +224,8 @@ static void io_synced(void *ctx, uint64_t cookie, int err)
 {
 	struct member *m = ctx;
 
+	if (m->f)
+		fmember_synced(m, cookie, err);
 	for (uint32_t i = 0; i < m->n_pending; i++) {
 		struct pending *p = &m->pending[i];
 
@@ -245,6 +249,10 @@ static void io_pull(void *ctx, uint64_t since, uint8_t sources)
 	struct member *m = ctx;
 	struct regs *g = &m->st.mem;
 
+	if (m->f) {
+		fheal_start(m, since);
+		return;
+	}
 	/* A catching up that an earlier life did not finish: what it brought cannot be judged; everything is compared. */
 	if (g->dirty && !m->caught_before)
 		since = 0;
@@ -284,6 +292,8 @@ static void io_changed(void *ctx, enum repl_role role, const struct repl_view *v
 	}
 	if (role != REPL_CATCHING)
 		m->pull_id = 0;
+	if (m->f)
+		fmember_changed(m);
 }
 
 static struct record *io_fetch(void *ctx, uint64_t seq)
@@ -492,6 +502,10 @@ void member_deltas(struct member *m)
 		else
 			m->held[kept++] = m->held[i];
 	m->n_held = kept;
+	if (m->f) {
+		fmember_turn(m);
+		return;
+	}
 	answer_ready(m, m->st.mem.committed);
 	if (m->pull_id > 0 && m->pull_asked == 0)
 		pull_tick(m);
@@ -515,7 +529,10 @@ static void tick(struct sim *s, struct event *e)
 		struct member *m = &b->m[g];
 
 		repl_tick(m->r, brick_ms(s, b->id));
-		pull_tick(m);
+		if (m->f)
+			fmember_tick(m);
+		else
+			pull_tick(m);
 		member_deltas(m);
 		maybe_checkpoint(m);
 	}
@@ -547,6 +564,8 @@ static void start_member(struct sim *s, struct member *m)
 	m->cas_id = 0;
 	m->bad_disk = false;
 	m->sync_at = 0;
+	if (m->f)
+		fmember_init(m);
 	m->r = repl_new(&c, &io, m);
 	if (m->st.mem.dirty) {
 		m->st.mem.pos = (struct repl_pos){0, 0};
@@ -609,6 +628,8 @@ void brick_down(struct sim *s, uint8_t id, bool power)
 
 		drop_answers(m);
 		m->n_pending = 0;
+		if (m->f)
+			fmember_down(m);
 		m->r = repl_free(m->r);
 		m->role = REPL_OUT;
 		store_crash(s, &m->st, power);
@@ -663,7 +684,9 @@ void brick_init(struct sim *s)
 			m->brick = i;
 			m->group = g;
 			m->index = (uint8_t)((i + s->o.n - g % s->o.n) % s->o.n);
-			store_init(&m->st);
+			store_init(&m->st, s->o.files, g);
+			if (s->o.files)
+				m->f = xcalloc(1, sizeof(*m->f));
 		}
 	}
 	for (uint8_t i = 0; i < s->o.n; i++)

@@ -2,7 +2,7 @@
 /* committed_never_lost: the first time a primary commits a record, it becomes part of the truth; every later primary has the whole truth, record by
  * record, and its state is what the truth gives. Only after an election among members that all lost power may the end of it be gone, and never what
  * was synced (fsync_durable). Also judged: nobody who may have lost records is elected while somebody sure could be. */
-#include "sim/sim.h"
+#include "sim/files.h"
 
 static struct record *find(struct member *m, uint64_t seq)
 {
@@ -14,6 +14,14 @@ static struct record *find(struct member *m, uint64_t seq)
 	return NULL;
 }
 
+static void truth_apply(struct truth *t, struct record *rec)
+{
+	if (t->f)
+		ensure(fstate_append(t->f, rec, false) == 0);
+	else
+		regs_apply(&t->regs, rec, false);
+}
+
 static void truth_cut(struct sim *s, uint8_t group, uint64_t len)
 {
 	struct truth *t = &s->truth[group];
@@ -23,8 +31,13 @@ static void truth_cut(struct sim *s, uint8_t group, uint64_t len)
 	for (; t->len > len; t->len--)
 		t->rec[t->len] = record_unref(t->rec[t->len]);
 	memset(&t->regs, 0, sizeof(t->regs));
+	if (t->f) {
+		s->files->lost = true;
+		fstate_free(t->f);
+		t->f = fstate_new(group);
+	}
 	for (uint64_t i = 1; i <= len; i++)
-		regs_apply(&t->regs, t->rec[i], false);
+		truth_apply(t, t->rec[i]);
 }
 
 void check_committed(struct member *m, uint64_t upto)
@@ -53,7 +66,9 @@ void check_committed(struct member *m, uint64_t upto)
 			return;
 		}
 		t->rec[++t->len] = record_ref(rec);
-		regs_apply(&t->regs, rec, false);
+		if (t->f)
+			check_record(s, m->group, rec);
+		truth_apply(t, rec);
 	}
 }
 
@@ -110,6 +125,16 @@ void check_primary(struct member *m)
 	}
 	t->excuse = false;
 	check_committed(m, repl_committed(m->r));
+	if (t->f) {
+		char why[160];
+
+		if (!s->failed && m->st.mem.pos.seq == t->len && !fstate_same(m->st.f, t->f, false, why))
+			violation(
+				s, "committed_never_lost",
+				"group %u: the state of the new primary %u is not what the records give: %s",
+				m->group, m->brick, why);
+		return;
+	}
 	if (!s->failed && m->st.mem.pos.seq == t->len && !same_cells(&m->st.mem, &t->regs)) {
 		check_difference(s, &m->st.mem, &t->regs);
 		violation(s, "committed_never_lost",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replicas_converge: when nothing fails any more, all members are in sync within bounded time, and have the same records and the same state: the truth's. */
-#include "sim/sim.h"
+#include "sim/files.h"
 
 static bool group_converged(struct sim *s, uint8_t group, char why[256])
 {
@@ -55,7 +55,17 @@ void check_converged(struct sim *s)
 
 		for (uint8_t i = 0; i < s->o.n; i++) {
 			struct member *m = member_at(s, g, i);
+			char why[160];
 
+			if (t->f) {
+				if (m->st.mem.pos.seq == t->len && fstate_same(m->st.f, t->f, true, why))
+					continue;
+				violation(s, "replicas_converge",
+					  "group %u: brick %u at %llu differs from the truth at %llu: %s", g,
+					  m->brick, (unsigned long long)m->st.mem.pos.seq,
+					  (unsigned long long)t->len, m->st.mem.pos.seq == t->len ? why : "");
+				return;
+			}
 			if (m->st.mem.pos.seq != t->len ||
 			    m->st.mem.pos.epoch != (t->len ? t->rec[t->len]->epoch : 0) ||
 			    memcmp(m->st.mem.reg, t->regs.reg, sizeof(t->regs.reg)) != 0 ||

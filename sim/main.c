@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* main: kuayu-sim SEED | --runs N [--from SEED] | --seconds S [--from SEED] | --seeds FILE. Prints one line a violation and a summary; exit status 1 on
+/* main: kuayu-sim [--files | --both] SEED | --runs N [--from SEED] | --seconds S [--from SEED] | --seeds FILE. Prints one line a violation and a summary; exit status 1 on
  * a violation. */
 #include "sim/sim.h"
 
@@ -21,7 +21,7 @@ struct total {
 		unsure, lost, unknown, messages, disk, steps;
 };
 
-static bool messages;
+static bool messages, files, both;
 
 /* An assertion of the product failed: which seed was it? */
 static void on_abort(int sig)
@@ -33,7 +33,7 @@ static void on_abort(int sig)
 
 static void one(struct total *t, uint64_t seed, bool show)
 {
-	sim_run(&sim, seed, show, messages);
+	sim_run(&sim, seed, files || (both && seed % 16 == 0), show, messages);
 	t->runs++;
 	t->acked += sim.count.acked;
 	t->commits += sim.count.commits;
@@ -108,6 +108,10 @@ int main(int argc, char **argv)
 			from = strtoull(argv[++i], NULL, 10);
 		else if (strcmp(argv[i], "--messages") == 0)
 			messages = true; /* in the trace */
+		else if (strcmp(argv[i], "--files") == 0)
+			files = true; /* the other kind of schedule */
+		else if (strcmp(argv[i], "--both") == 0)
+			both = true; /* one in sixteen of them */
 		else if (strcmp(argv[i], "--first") == 0)
 			first = true; /* stop at the first violation */
 		else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
@@ -116,7 +120,8 @@ int main(int argc, char **argv)
 		} else if (argv[i][0] >= '0' && argv[i][0] <= '9')
 			one(&t, strtoull(argv[i], NULL, 10), true);
 		else {
-			fprintf(stderr, "usage: kuayu-sim [--messages] SEED | --runs N | --seconds S [--from "
+			fprintf(stderr, "usage: kuayu-sim [--files | --both] [--messages] SEED | --runs N | "
+					"--seconds S [--from "
 					"SEED] [--first] | --seeds FILE\n");
 			return 2;
 		}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim: the event queue, chance, and one run from its seed to its verdict. */
-#include "sim/sim.h"
+#include "sim/files.h"
 
 #include <stdarg.h>
 
@@ -189,6 +189,12 @@ static void choose(struct sim *s)
 	o->p_leave = pick(s, (const uint32_t[]){0, 0, 30}, 3);
 	o->p_reset = pick(s, (const uint32_t[]){0, 0, 60}, 3);
 	o->aim = pick(s, (const uint32_t[]){0, 0, 0, 500000}, 4);
+	if (!o->files)
+		return;
+	o->groups = (uint8_t)pick(s, (const uint32_t[]){1, 2, 4, 4}, 4);
+	o->stripe = (uint8_t)(o->groups > 1 && rnd_in(s, 400000) ? 2 : 1);
+	o->duration_ms = (uint32_t)(1500 + rnd_below(s, 3000));
+	o->net_us = pick(s, (const uint32_t[]){100, 300, 1000}, 3);
 }
 
 static void describe(struct sim *s)
@@ -196,13 +202,18 @@ static void describe(struct sim *s)
 	const struct options *o = &s->o;
 
 	trace(s,
-	      "seed %llu: %u members, %u groups, %u clients, write quorum %u%s%s; loss %u dup %u spike %u "
+	      "seed %llu%s: %u members, %u groups, %u clients, write quorum %u%s%s; loss %u dup %u spike %u "
 	      "ppm, message %u us%s, etcd %u us, lost swaps %u ppm; "
 	      "a fault every %u ms for %u ms",
-	      (unsigned long long)s->seed, o->n, o->groups, o->clients, o->write_quorum,
-	      o->backup_reads ? ", backups read" : "", o->strict_unsure ? "" : ", unsure wait 2 s", o->loss,
-	      o->dup, o->spike, o->net_us, o->fifo ? " in order" : "", o->etcd_delay_us, o->cas_lost,
-	      o->fault_ms, o->duration_ms);
+	      (unsigned long long)s->seed, o->files ? o->stripe > 1 ? " (files, striped)" : " (files)" : "",
+	      o->n, o->groups, o->clients, o->write_quorum, o->backup_reads ? ", backups read" : "",
+	      o->strict_unsure ? "" : ", unsure wait 2 s", o->loss, o->dup, o->spike, o->net_us,
+	      o->fifo ? " in order" : "", o->etcd_delay_us, o->cas_lost, o->fault_ms, o->duration_ms);
+}
+
+static bool settled(struct sim *s, char why[256])
+{
+	return (!s->files || files_quiet(s, why)) && is_converged(s, why);
 }
 
 /* Everything heals; then the members must become equal in bounded time. */
@@ -217,14 +228,16 @@ static void settle(struct sim *s)
 	trace(s, "all faults end");
 	for (end = s->now + 40000 * MS; s->now < end && !s->failed;) {
 		sim_step_until(s, s->now + 100 * MS);
-		if (is_converged(s, why))
+		if (settled(s, why))
 			break;
 	}
 	if (!s->failed && !is_converged(s, why))
 		violation(s, "replicas_converge", "40 s after the last fault: %s", why);
+	else if (!s->failed && !settled(s, why))
+		violation(s, "metadata_tree", "40 s after the last fault: %s", why);
 }
 
-void sim_run(struct sim *s, uint64_t seed, bool show, bool messages)
+void sim_run(struct sim *s, uint64_t seed, bool files, bool show, bool messages)
 {
 	memset(s, 0, sizeof(*s));
 	s->seed = s->rng = seed;
@@ -233,16 +246,31 @@ void sim_run(struct sim *s, uint64_t seed, bool show, bool messages)
 	s->op = xcalloc(OPS_MAX, sizeof(*s->op));
 	for (int i = 0; i < 4; i++)
 		rnd(s);
+	s->o.files = files;
 	choose(s);
 	describe(s);
 	net_init(s);
+	if (files)
+		files_init(s);
 	brick_init(s);
-	client_init(s);
+	if (files)
+		fclient_start(s);
+	else
+		client_init(s);
 	fault_init(s);
 	sim_step_until(s, s->o.duration_ms * MS);
 	settle(s);
 	if (!s->failed)
 		check_converged(s);
+	if (files) {
+		if (!s->failed)
+			check_tree(s);
+		if (!s->failed)
+			check_names(s);
+		if (!s->failed)
+			check_data(s);
+		return;
+	}
 	for (uint8_t g = 0; g < s->o.groups && !s->failed; g++)
 		check_exactly_once(s, g);
 	if (!s->failed)
@@ -258,6 +286,8 @@ void sim_done(struct sim *s)
 		for (uint8_t g = 0; g < s->o.groups; g++) {
 			struct member *m = &s->brick[b].m[g];
 
+			if (m->f)
+				fmember_done(m);
 			repl_free(m->r);
 			for (uint32_t i = 0; i < m->n_held; i++)
 				free(m->held[i].answer);
@@ -270,9 +300,12 @@ void sim_done(struct sim *s)
 		next = e->p;
 		free(e);
 	}
-	for (uint8_t g = 0; g < GROUPS_MAX; g++)
+	for (uint8_t g = 0; g < s->o.groups; g++) {
+		fstate_free(s->truth[g].f);
 		for (uint64_t i = 0; i < LOG_MAX; i++)
 			record_unref(s->truth[g].rec[i]);
+	}
+	files_done(s);
 	free(s->heap);
 	free(s->op);
 }

@@ -9,9 +9,10 @@
 #pragma once
 
 #include "core/repl/repl.h"
+#include "core/repl/replica.h"
 
 #define BRICKS_MAX  5
-#define GROUPS_MAX  2
+#define GROUPS_MAX  4
 #define CLIENTS_MAX 6
 #define REGS	    8	 /* registers a group: keys, each a 4 KiB block's stand-in with unique values */
 #define LOG_MAX	    8192 /* records a group in one run */
@@ -36,9 +37,12 @@ struct regs {
 void regs_apply(struct regs *s, const struct record *rec, bool live);
 
 /* ---- a member's disk ---- */
+struct fstate; /* files.h: keys and data, in the other kind of schedule */
 struct logent {
 	struct record *rec;
 	bool live;
+	struct replica_patch *patch; /* checksums of partly changed blocks; own memory */
+	uint32_t n_patches;
 };
 struct store {
 	struct regs mem, ckpt; /* now; at the last checkpoint (durable) */
@@ -49,16 +53,18 @@ struct store {
 	uint32_t cuts;
 	struct record **recent; /* [seq]: in memory, for fetch */
 	uint64_t recent_low;
-	bool sure; /* as io->sure said; gone with a power loss */
+	bool lost_power;  /* the next recovery finds data that may be torn */
+	bool sure;	  /* as io->sure said; gone with a power loss */
+	struct fstate *f; /* NULL: registers */
 };
-void store_init(struct store *s);
+void store_init(struct store *s, bool files, uint32_t group);
 void store_done(struct store *s);
 int store_append(struct store *s, struct record *rec, bool live);
 struct repl_pos store_rollback(struct store *s, struct repl_pos pos);
 void store_checkpoint(struct store *s);
 void store_synced(struct store *s, uint32_t n, uint32_t cuts);
 void store_crash(struct sim *sim, struct store *s, bool power);
-void store_recover(struct store *s, bool keep_recent);
+void store_recover(struct store *s, bool keep_recent); /* after store_crash */
 void store_forget_recent(struct store *s, uint64_t upto);
 
 /* ---- events ---- */
@@ -123,6 +129,7 @@ struct member {
 	enum repl_role role;
 	uint64_t cas_id, sync_at;
 	uint64_t records;
+	struct fmember *f; /* NULL: registers */
 };
 struct brick {
 	uint8_t id;
@@ -151,11 +158,13 @@ struct truth {
 	uint64_t epoch_life[1024];
 	bool excuse;   /* an election among unsure members may lose what was not synced */
 	uint64_t lost; /* records that were lost as the rules allow */
+	struct fstate *f;
 };
 
 struct options {
 	uint8_t n, groups, clients, write_quorum;
-	bool backup_reads, fifo, keep_recent, strict_unsure;
+	bool backup_reads, fifo, keep_recent, strict_unsure, files;
+	uint8_t stripe;
 	uint32_t duration_ms, loss, dup, spike, cas_lost, etcd_delay_us, net_us, fault_ms, handback_ms, aim;
 	uint32_t p_crash, p_power, p_power_all, p_stop, p_part, p_oneway, p_etcd, p_disk, p_slow, p_leave,
 		p_reset;
@@ -178,7 +187,8 @@ struct sim {
 	size_t n_ops;
 	uint64_t next_value, next_try;
 	struct truth truth[GROUPS_MAX];
-	bool calm; /* no more faults */
+	struct files *files; /* NULL: registers */
+	bool calm;	     /* no more faults */
 	bool trace, messages, failed;
 	char why[512], checker[64];
 	struct {
@@ -197,7 +207,7 @@ uint64_t rnd_us(struct sim *s, uint64_t mean); /* mostly around mean, with a tai
 void trace(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void violation(struct sim *s, const char *checker, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-void sim_run(struct sim *s, uint64_t seed, bool show, bool messages);
+void sim_run(struct sim *s, uint64_t seed, bool files, bool show, bool messages);
 void sim_done(struct sim *s);
 void sim_step_until(struct sim *s, uint64_t us);
 

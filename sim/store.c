@@ -2,7 +2,7 @@
 /* store: a member's disk, modelled after src/volume/bstore: a checkpoint that is durable and holds committed records only, a log since then of which a
  * part is durable, and the state in memory. A crash keeps the log; a power loss keeps a random part of it that contains what was synced (and may bring
  * back what was cut since the last sync). */
-#include "sim/sim.h"
+#include "sim/files.h"
 
 static void cell_set(struct cell *c, uint64_t value, uint64_t seq, bool live)
 {
@@ -30,9 +30,10 @@ void regs_apply(struct regs *s, const struct record *rec, bool live)
 		s->pos = (struct repl_pos){rec->epoch, rec->seq};
 }
 
-void store_init(struct store *s)
+void store_init(struct store *s, bool files, uint32_t group)
 {
 	memset(s, 0, sizeof(*s));
+	s->f = files ? fstate_new(group) : NULL;
 	s->log = xcalloc(LOG_MAX, sizeof(*s->log));
 	s->ghost = xcalloc(LOG_MAX, sizeof(*s->ghost));
 	s->recent = xcalloc(LOG_MAX, sizeof(struct record *));
@@ -40,8 +41,11 @@ void store_init(struct store *s)
 
 static void drop_list(struct logent *l, uint32_t from, uint32_t to)
 {
-	for (uint32_t i = from; i < to; i++)
-		l[i].rec = record_unref(l[i].rec);
+	for (uint32_t i = from; i < to; i++) {
+		free(l[i].patch);
+		record_unref(l[i].rec);
+		l[i] = (struct logent){0};
+	}
 }
 
 void store_forget_recent(struct store *s, uint64_t upto)
@@ -60,6 +64,7 @@ void store_done(struct store *s)
 	free(s->log);
 	free(s->ghost);
 	free(s->recent);
+	s->f = fstate_free(s->f);
 }
 
 static void remember(struct store *s, struct record *rec)
@@ -72,10 +77,26 @@ static void remember(struct store *s, struct record *rec)
 
 int store_append(struct store *s, struct record *rec, bool live)
 {
+	struct logent *e = &s->log[s->n];
+
 	ensure(live || rec->seq == s->mem.pos.seq + 1);
 	ensure(s->n < LOG_MAX && rec->seq < LOG_MAX);
-	s->log[s->n++] = (struct logent){record_ref(rec), live};
-	regs_apply(&s->mem, rec, live);
+	*e = (struct logent){.rec = rec, .live = live};
+	if (s->f) {
+		int err = fstate_append(s->f, rec, live);
+
+		if (err < 0)
+			return err;
+		e->n_patches = s->f->r.n_patches;
+		e->patch = xcalloc(e->n_patches + 1, sizeof(*e->patch));
+		memcpy(e->patch, s->f->r.patch, e->n_patches * sizeof(*e->patch));
+		if (!live)
+			s->mem.pos = (struct repl_pos){rec->epoch, rec->seq};
+	} else {
+		regs_apply(&s->mem, rec, live);
+	}
+	record_ref(rec);
+	s->n++;
 	if (live)
 		s->mem.dirty = true;
 	else
@@ -84,25 +105,36 @@ int store_append(struct store *s, struct record *rec, bool live)
 }
 
 /* The state that checkpoint and log give, up to pos. Entries that came out of order (live) are behind a gap that was not closed: they are left out. */
-static void replay(struct store *s, uint64_t upto, bool keep_recent)
+static void replay(struct store *s, uint64_t upto, bool keep_recent, bool redo)
 {
-	uint32_t kept = 0;
+	struct record **cut = s->f ? xcalloc(s->n + 1, sizeof(struct record *)) : NULL;
+	uint32_t kept = 0, n_cut = 0;
 
 	s->mem = s->ckpt;
 	for (uint32_t i = 0; i < s->n; i++) {
 		struct record *rec = s->log[i].rec;
 
 		if (s->log[i].live || rec->seq != s->mem.pos.seq + 1 || rec->seq > upto) {
-			record_unref(rec);
+			if (cut)
+				cut[n_cut++] = record_ref(rec);
+			drop_list(s->log, i, i + 1);
 			continue;
 		}
-		regs_apply(&s->mem, rec, false);
+		if (s->f)
+			s->mem.pos = (struct repl_pos){rec->epoch, rec->seq};
+		else
+			regs_apply(&s->mem, rec, false);
 		if (keep_recent)
 			remember(s, rec);
 		s->log[kept++] = s->log[i];
 	}
 	memset(s->log + kept, 0, (s->n - kept) * sizeof(*s->log));
 	s->n = kept;
+	if (s->f)
+		fstate_restore(s->f, s->log, s->n, cut, n_cut, redo);
+	while (n_cut > 0)
+		record_unref(cut[--n_cut]);
+	free(cut);
 }
 
 struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
@@ -118,6 +150,8 @@ struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
 		s->n = s->durable = 0;
 		memset(&s->mem, 0, sizeof(s->mem));
 		s->ckpt = s->mem;
+		if (s->f)
+			fstate_start_over(s->f);
 		s->recent_low = 0;
 		for (uint32_t i = 0; i < LOG_MAX; i++)
 			s->recent[i] = record_unref(s->recent[i]);
@@ -127,10 +161,15 @@ struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
 	drop_list(s->ghost, 0, s->n_ghost);
 	s->n_ghost = 0;
 	for (uint32_t i = 0; i < durable; i++) {
-		s->ghost[s->n_ghost] = s->log[i];
-		record_ref(s->ghost[s->n_ghost++].rec);
+		struct logent *g = &s->ghost[s->n_ghost++];
+
+		*g = s->log[i];
+		record_ref(g->rec);
+		if (g->patch)
+			g->patch = memcpy(xcalloc(g->n_patches + 1, sizeof(*g->patch)), g->patch,
+					  g->n_patches * sizeof(*g->patch));
 	}
-	replay(s, pos.seq, true);
+	replay(s, pos.seq, true, false);
 	if (s->n >= durable) {
 		drop_list(s->ghost, 0, s->n_ghost);
 		s->n_ghost = 0;
@@ -142,6 +181,8 @@ struct repl_pos store_rollback(struct store *s, struct repl_pos pos)
 void store_checkpoint(struct store *s)
 {
 	s->ckpt = s->mem;
+	if (s->f)
+		fstate_checkpoint(s->f, s->mem.committed);
 	drop_list(s->log, 0, s->n);
 	drop_list(s->ghost, 0, s->n_ghost);
 	s->n = s->durable = s->n_ghost = 0;
@@ -166,6 +207,9 @@ void store_crash(struct sim *sim, struct store *s, bool power)
 	if (!power)
 		return;
 	s->sure = false;
+	s->lost_power = true;
+	if (s->f)
+		fstate_power_loss(sim, s->f);
 	if (s->n_ghost > 0 && rnd_in(sim, 500000)) {
 		struct logent *l = s->log;
 
@@ -187,7 +231,8 @@ void store_recover(struct store *s, bool keep_recent)
 {
 	s->cuts++;
 	s->recent_low = keep_recent ? s->ckpt.pos.seq : UINT64_MAX;
-	replay(s, UINT64_MAX, keep_recent);
+	replay(s, UINT64_MAX, keep_recent, s->lost_power);
+	s->lost_power = false;
 	s->recent_low = keep_recent ? s->ckpt.pos.seq : s->mem.pos.seq;
 	s->durable = MIN(s->durable, s->n);
 	s->mem.committed = MIN(s->mem.committed, s->mem.pos.seq);

@@ -24,6 +24,15 @@ FOUND_BY = {
     "promotion_without_lease_wait": {"linearizable"},
     "read_without_joining_lease": {"linearizable"},
 }
+# The same in schedules with files and folders.
+FOUND_BY_FILES = {
+    "step_done_twice": {"metadata_tree", "names_linearizable", "operations"},
+    "step_skipped_when_it_was_lost": {"metadata_tree", "names_linearizable", "one_name_a_folder", "operations"},
+    "rename_over_folder_without_kill": {"metadata_tree"},
+    "truncate_generation_ignored": {"no_old_generation"},
+    "delta_believes_an_earlier_session": {"replicas_converge"},
+}
+RUNS_FILES = 2500
 CC = ["cc", "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-I", "src", "-I", "."]
 
 
@@ -39,10 +48,8 @@ class Planted(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.dir, True)
         cls.objects = os.path.join(cls.dir, "objects")
         os.mkdir(cls.objects)
-        cls.sources = [s for s in sorted(glob.glob("sim/*.c", root_dir=SOURCE)) if s != "sim/mem.c"]
-        cls.sources += sorted(glob.glob("src/core/repl/repl*.c", root_dir=SOURCE))
-        cls.sources = [s for s in cls.sources if not s.endswith("replica.c")]
-        cls.sources += ["src/core/repl/record.c", "src/core/repl/crc32c.c"]
+        cls.sources = [s for d in ("sim", "src/core/repl", "src/core/vfs", "src/core/place")
+                       for s in sorted(glob.glob(d + "/*.c", root_dir=SOURCE))]
         objects_of(SOURCE, cls.sources, cls.objects)
 
     def simulator(self, patch=None):
@@ -57,36 +64,48 @@ class Planted(unittest.TestCase):
             with open(patch, encoding="utf-8") as f:
                 touched = re.findall(r"^\+\+\+ b/(\S+)", f.read(), re.M)
             self.assertTrue(touched)
-            again = [s for s in self.sources if s.startswith("src/core/repl/repl")] if any(
+            again = [s for s in self.sources if not s.startswith("sim/")] if any(
                 t.endswith(".h") for t in touched) else touched
             objects_of(root, again, objects)
         exe = os.path.join(root, "simulator")
         libs = glob.glob(os.path.join(SOURCE, "build/src/base/*.a"))
-        subprocess.run(["cc", "-o", exe, *glob.glob(os.path.join(objects, "*.o")), *libs, "-ljansson", "-luv", "-lpthread", "-lm"],
+        subprocess.run(["cc", "-o", exe, *glob.glob(os.path.join(objects, "*.o")), *libs, "-ljansson", "-luv", "-lcrypto", "-lpthread",
+                        "-lm"],
                        check=True)
         return exe
 
-    def run_sim(self, exe, runs):
-        return subprocess.run([exe, "--runs", str(runs), "--first"], capture_output=True, text=True, timeout=900)
+    def run_sim(self, exe, runs, *more):
+        return subprocess.run([exe, "--runs", str(runs), "--first", *more], capture_output=True, text=True, timeout=900)
 
     def test_the_list_is_whole(self):
-        self.assertEqual({os.path.basename(p)[:-6] for p in glob.glob(PLANTED + "/*.patch")}, set(FOUND_BY))
+        self.assertEqual({os.path.basename(p)[:-6] for p in glob.glob(PLANTED + "/*.patch")},
+                         set(FOUND_BY) | set(FOUND_BY_FILES))
         self.assertGreaterEqual(len(FOUND_BY), 5)
+        self.assertGreaterEqual(len(FOUND_BY_FILES), 3)
 
     def test_without_a_fault_nothing_is_found(self):
-        p = self.run_sim(self.simulator(), 500)
-        self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
-        self.assertIn("500 schedules, 0 violations", p.stdout)
+        exe = self.simulator()
+        for runs, more in ((500, ()), (200, ("--files",))):
+            p = self.run_sim(exe, runs, *more)
+            self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
+            self.assertIn(f"{runs} schedules, 0 violations", p.stdout)
+
+    def found(self, name, runs, checkers, *more):
+        with self.subTest(name):
+            p = self.run_sim(self.simulator(os.path.join(PLANTED, name + ".patch")), runs, *more)
+            found = re.search(r"^seed (\d+): (\w+): (.*)$", p.stdout, re.M)
+            self.assertIsNotNone(found, f"not found in {runs} schedules\n{p.stdout}{p.stderr}")
+            self.assertEqual(p.returncode, 1)
+            print(f"{name}: seed {found[1]}, {found[2]}: {found[3]}")
+            self.assertIn(found[2], checkers)
 
     def test_each_is_found(self):
         for name in sorted(FOUND_BY):
-            with self.subTest(name):
-                p = self.run_sim(self.simulator(os.path.join(PLANTED, name + ".patch")), RUNS)
-                found = re.search(r"^seed (\d+): (\w+): (.*)$", p.stdout, re.M)
-                self.assertIsNotNone(found, f"not found in {RUNS} schedules\n{p.stdout}{p.stderr}")
-                self.assertEqual(p.returncode, 1)
-                print(f"{name}: seed {found[1]}, {found[2]}: {found[3]}")
-                self.assertIn(found[2], FOUND_BY[name])
+            self.found(name, RUNS, FOUND_BY[name])
+
+    def test_each_is_found_with_files(self):
+        for name in sorted(FOUND_BY_FILES):
+            self.found(name, RUNS_FILES, FOUND_BY_FILES[name], "--files")
 
 
 if __name__ == "__main__":
