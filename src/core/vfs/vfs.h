@@ -31,7 +31,7 @@ enum vfs_op_type {
 	VFS_UNLINK,   /* ino, name */
 	VFS_RMDIR,    /* ino, name */
 	VFS_RENAME, /* ino, name -> ino2, name2; flags VFS_NOREPLACE, VFS_EXCHANGE (within one folder's group; else -EINVAL), VFS_KNOWN */
-	VFS_LINK, /* target -> ino, name */
+	VFS_LINK,   /* target -> ino, name */
 	VFS_READDIR, /* ino, cookie name in `name` (start behind it) -> data: entries with attributes; more = flag VFS_MORE */
 	VFS_READ, /* ino, off, len -> payload of whole blocks from crc_off on, crcs, attr; flags VFS_FOREIGN: not bounded by the size, no attr */
 	VFS_WRITE, /* ino, off (or flags VFS_APPEND), payload, gen -> attr; flags VFS_FOREIGN: only data, the inode is elsewhere */
