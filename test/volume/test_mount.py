@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What programs see on mounts of one volume: files, two mounts at once, locks, faults."""
+import ctypes
 import errno
 import fcntl
 import json
@@ -109,6 +110,19 @@ class TwoMounts(unittest.TestCase):
         with self.assertRaises(OSError) as e:
             os.rename(self.da / "y", self.da / "y/deep/y")
         self.assertEqual(e.exception.errno, errno.EINVAL)
+
+    def test_exchange(self):
+        """Both get a new ctime, at once and everywhere; both are known here before."""
+        (self.da / "x").write_text("x")
+        (self.da / "y").write_text("yy")
+        before = {(self.da / n).stat().st_ino: (self.da / n).stat().st_ctime_ns for n in "xy"}
+        time.sleep(0.02)
+        self.assertEqual(ctypes.CDLL(None).renameat2(-100, bytes(self.da / "x"), -100, bytes(self.da / "y"), 2), 0)
+        for n, size in (("x", 2), ("y", 1)):
+            here, there = (self.da / n).stat(), (self.db / n).stat()
+            self.assertEqual(here.st_size, size)
+            self.assertGreater(here.st_ctime_ns, before[here.st_ino])
+            self.assertEqual(here.st_ctime_ns, there.st_ctime_ns)
 
     def test_mmap(self):
         f = self.da / "f"

@@ -302,7 +302,9 @@ int do_rename(struct tx *t)
 		return intent_begin(t, &in);
 	t->res->attr = in.res.attr;
 	t->res->parent = in.res.parent;
-	t->res->gone = exchange(&in) ? (struct vfs_attr){0} : in.res.gone;
+	t->res->gone = in.res.gone;
+	if (exchange(&in))
+		type_only(&t->res->gone, &in.replaced);
 	return r;
 }
 
@@ -381,7 +383,7 @@ static int go_on(struct tx *t, struct intent *in, bool *ret_finished)
 		return intent_put(t, in);
 	r = unlock_names(t, in, true);
 	if (exchange(in))
-		in->res.gone = (struct vfs_attr){0};
+		type_only(&in->res.gone, &in->replaced);
 	return r < 0 ? r : intent_finish(t, in, 0);
 }
 

@@ -147,7 +147,7 @@ struct vfs_result {
 	struct vfs_attr
 		parent; /* of ino (a folder) after the operation, where it changed; mode 0 = not set */
 	struct vfs_attr
-		gone; /* what UNLINK, RMDIR or RENAME took the last name of or unlinked; mode 0 = nothing */
+		gone; /* what UNLINK, RMDIR or RENAME took the last name of or unlinked; an exchange: ino and type of the other one; mode 0 = nothing */
 	struct vfs_lock lock;
 	struct buf data;	 /* READDIR, READLINK, xattrs */
 	struct payload *payload; /* READ */

@@ -112,7 +112,7 @@ static void learn_result(struct mount *m, struct node *from, const struct vfs_re
 
 		if (!n)
 			continue;
-		cache_unsure(n); /* times and link count */
+		cache_unsure(n); /* times, link count, a folder's parent */
 		if (i == 0 && keep && vol_owner(map, &a[i]->ino.folder) == vol_owner(map, &from->ino.folder))
 			(void)cache_learn(m, n, a[i], true, NULL);
 		node_unpin(m, n);
