@@ -126,7 +126,10 @@ static bool named(struct sim *s, const struct vol_id *dir, const char *name, str
 
 	ensure(vfs_init(&v, &s->truth[g].f->r, s->files->map) == 0);
 	if (vfs_exec(&v, &op, 0, NULL, &res) < 0) {
-		ensure(s->files->lost); /* a name without its inode */
+		if (!s->files->lost)
+			violation(s, "metadata_tree",
+				  "folder ..%02x%02x name %s: leads to an inode that is not there",
+				  dir->b[14], dir->b[15], name);
 		return false;
 	}
 	is = res.err == 0;
