@@ -40,6 +40,7 @@ int write_piece(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *re
 	}
 }
 
+/* -ESTALE: it was truncated meanwhile, and what was written may be cut already. */
 static int extend(struct vclient_slot *s, const struct vfs_op *op, uint64_t size, struct vfs_result *res)
 {
 	struct vfs_op x = {.type = VFS_EXTEND,
@@ -51,12 +52,14 @@ static int extend(struct vclient_slot *s, const struct vfs_op *op, uint64_t size
 			   .gid = op->gid};
 	struct call k = {.group = vol_owner(vclient_map(s->c), &op->ino.folder), .member = -1};
 
-	return write_piece(s, &x, res, &k);
+	vfs_result_done(res);
+	*res = (struct vfs_result){0};
+	return call_group(s, &x, res, &k);
 }
 
-/* Over stripes of several groups. Returns as soon as one piece fails: bytes before it are written (POSIX: a short write). */
-static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_t *data,
-			 struct vfs_result *res)
+/* One try with one generation. *ret_off: up to where it is written. -ESTALE: everything has to be written once more. */
+static int write_stripes(struct vclient_slot *s, struct vfs_op *op, const uint8_t *data,
+			 struct vfs_result *res, uint64_t *ret_off)
 {
 	const struct vol_map *m = vclient_map(s->c);
 	uint32_t owner = vol_owner(m, &op->ino.folder), flags = op->flags & ~VFS_APPEND;
@@ -71,26 +74,49 @@ static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_
 		struct call k = {.group = vol_group_of_stripe(m, &op->ino, stripe),
 				 .member = -1,
 				 .data = data + (off - op->off)};
+		bool cut;
 
 		x.off = off;
 		x.len = len;
 		x.flags = flags | (k.group == owner ? 0 : VFS_FOREIGN);
 		foreign |= k.group != owner;
 		r = write_piece(s, &x, res, &k);
+		cut = x.gen != op->gen && off > op->off; /* a truncate between the pieces */
 		op->gen = x.gen;
+		if (cut)
+			return -ESTALE;
 		if (r < 0)
 			break;
 		durable &= res->flags;
 		off += len;
 	}
+	*ret_off = off;
 	if (off > op->off && (foreign || r < 0)) {
-		int failed = r;
-
 		r = extend(s, op, off, res);
-		if (r == 0 && failed < 0 && off == op->off)
-			r = res->err = failed;
+		if (r < 0)
+			return r;
 	}
 	res->flags &= durable | ~VFS_DURABLE;
+	return r;
+}
+
+/* Over stripes of several groups. Returns as soon as one piece fails: bytes before it are written (POSIX: a short write). */
+static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_t *data,
+			 struct vfs_result *res)
+{
+	uint64_t off = op->off;
+	int r;
+
+	for (int i = 0;; i++) {
+		r = write_stripes(s, op, data, res, &off);
+		if (r != -ESTALE || i >= GEN_TRIES)
+			break;
+		r = refresh_gen(s, &op->ino, &op->gen);
+		if (r < 0)
+			break;
+	}
+	if (r < 0)
+		res->err = r;
 	op->len = off - op->off; /* what was written */
 	return r;
 }
