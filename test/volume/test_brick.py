@@ -296,6 +296,11 @@ class Faults(unittest.TestCase):
             while data := f.read(1 << 20):
                 self.assertEqual(data, data[:1] * len(data), "a write is there whole or not at all")
         c.wait_healed(10)
+        early = 0
+        for b in c.bricks.values():
+            with proto.Wire(b.listen) as w:
+                early += w.admin("status", volume="logs")[1]["early"]
+        self.assertGreater(early, 10)  # members did have payloads before their records
         for name in c.bricks:
             self.assertNotIn("malformed", c.log(name))
             self.assertNotIn("do not fit", c.log(name))

@@ -77,6 +77,7 @@ static json_t *vol_status(const struct vol *v)
 	set_int(o, "pid", (uint64_t)getpid());
 	json_object_set_new(o, "state", json_string(!v->open ? "closed" : v->error ? "failed" : "open"));
 	json_object_set_new(o, "error", v->error_text[0] ? json_string(v->error_text) : json_null());
+	set_int(o, "early", b->n.early);
 	json_object_set_new(o, "latency_us", hist_status(&b->latency));
 	json_object_set_new(o, "sync_latency_us", hist_status(&b->sync_latency));
 	if (v->open) {

@@ -203,7 +203,11 @@ struct payload *early_take(struct side *side, uint64_t id)
 {
 	struct early_in *x = find(side, id);
 
-	return x && x->got == x->payload->len ? take_ptr(x->payload) : NULL;
+	if (!x || x->got < x->payload->len)
+		return NULL;
+	if (side->b)
+		side->b->n.early++;
+	return take_ptr(x->payload);
 }
 
 void early_done(struct side *side)

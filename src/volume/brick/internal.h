@@ -68,7 +68,7 @@ void top_turn(struct top *t);
 struct counters {
 	uint64_t ops, op_bytes_in, op_bytes_out, refused, pushes, lease_grants, lease_refused;
 	uint64_t heal_keys, heal_bytes, heal_done, bad_blocks, repaired, scrubbed, fetched_bytes;
-	uint64_t views_proposed, dials, disconnects, bad_frames, orphans_reaped, intents_driven;
+	uint64_t views_proposed, dials, disconnects, bad_frames, orphans_reaped, intents_driven, early;
 };
 
 /* ---- who is at the other end of a connection ---- */

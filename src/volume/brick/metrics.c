@@ -25,6 +25,7 @@ static const struct {
 	{"bad_frames_total", offsetof(struct counters, bad_frames)},
 	{"orphans_reaped_total", offsetof(struct counters, orphans_reaped)},
 	{"intents_total", offsetof(struct counters, intents_driven)},
+	{"early_total", offsetof(struct counters, early)},
 };
 
 static void latency(struct buf *out, const char *name, const struct hist *h)
