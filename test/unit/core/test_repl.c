@@ -5,6 +5,7 @@
 #include "core/repl/repl.h"
 
 #define N	3
+#define SLOTS	4 /* the most a world has */
 #define LOG_MAX 4096
 #define Q_MAX	8192
 
@@ -26,13 +27,15 @@ struct member {
 };
 
 struct world {
-	struct member m[N];
+	struct member m[SLOTS];
+	uint8_t n; /* slots; up() makes their members */
+	const struct vol_map *map;
 	struct repl_view view;
 	struct repl_msg q[Q_MAX];
 	size_t head, tail;
 	uint64_t now;
-	bool cut[N];  /* link of a member */
-	bool deaf[N]; /* one direction of it */
+	bool cut[SLOTS];  /* link of a member */
+	bool deaf[SLOTS]; /* one direction of it */
 	bool etcd_away;
 };
 
@@ -143,13 +146,15 @@ static void up(struct world *w, uint8_t i)
 	repl_config_default(&c);
 	c.group = 1;
 	c.self = i;
-	c.n = N;
+	c.n = w->n;
+	c.brick = i;
 	c.life = ++m->life;
 	c.handback_ms = 2000;
 	m->up = true;
 	m->r = repl_new(&c, &io, m);
 	repl_start(m->r, (struct repl_pos){m->len ? m->log[m->len]->epoch : 0, m->len}, m->committed, m->sure,
 		   w->now);
+	repl_plan(m->r, w->map, true);
 	repl_on_view(m->r, &w->view, w->now);
 }
 
@@ -165,10 +170,12 @@ static struct world *world_new(void)
 	struct world *w = calloc(1, sizeof(*w));
 
 	w->now = 1000;
-	for (uint8_t i = 0; i < N; i++) {
+	w->n = N;
+	for (uint8_t i = 0; i < SLOTS; i++) {
 		w->m[i].w = w;
 		w->m[i].id = i;
-		up(w, i);
+		if (i < N)
+			up(w, i);
 	}
 	return w;
 }
@@ -177,7 +184,7 @@ static void world_free(struct world *w)
 {
 	for (; w->head < w->tail; w->head++)
 		record_unref(w->q[w->head % Q_MAX].record);
-	for (int i = 0; i < N; i++) {
+	for (int i = 0; i < SLOTS; i++) {
 		repl_free(w->m[i].r);
 		for (int k = 0; k < LOG_MAX; k++)
 			record_unref(w->m[i].log[k]);
@@ -204,7 +211,7 @@ static void pull(struct world *w, struct member *m)
 	struct member *s = NULL;
 
 	m->pull_due = false;
-	for (int i = 0; i < N; i++)
+	for (int i = 0; i < SLOTS; i++)
 		if (w->m[i].up && repl_role(w->m[i].r) == REPL_PRIMARY)
 			s = &w->m[i];
 	assert_non_null(s);
@@ -219,7 +226,7 @@ static void pull(struct world *w, struct member *m)
 static void run(struct world *w, unsigned ms)
 {
 	for (uint64_t end = w->now + ms; w->now < end; w->now += 10) {
-		for (int i = 0; i < N; i++)
+		for (int i = 0; i < SLOTS; i++)
 			if (w->m[i].up)
 				repl_tick(w->m[i].r, w->now);
 		for (bool more = true; more;) {
@@ -232,7 +239,7 @@ static void run(struct world *w, unsigned ms)
 					repl_on_msg(w->m[msg.to].r, &msg, w->now);
 				record_unref(msg.record);
 			}
-			for (int i = 0; i < N; i++) {
+			for (int i = 0; i < SLOTS; i++) {
 				struct member *m = &w->m[i];
 
 				if (m->up && m->cas_due)
@@ -450,5 +457,162 @@ static void all_unsure(void **state)
 	world_free(w);
 }
 
-TEST_MAIN(cmocka_unit_test(normal), cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost),
-	  cmocka_unit_test(primary_deaf), cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
+/* ---- a member is replaced by another ---- */
+
+static struct vol_map *map_of_four(struct vol_map **ret_before)
+{
+	static const struct vol_id uuid = {{9}};
+	struct vol_brick b[4] = {{.name = "a1", .domain = "a"},
+				 {.name = "b1", .domain = "b"},
+				 {.name = "c1", .domain = "c"},
+				 {.name = "a2", .domain = "a"}};
+	struct vol_map *to = NULL;
+
+	for (int i = 0; i < 4; i++) {
+		b[i].weight = 100;
+		strcpy(b[i].address, "127.0.0.1:1");
+		strcpy(b[i].path, "/brick");
+	}
+	assert_int_equal(vol_map_make("logs", &uuid, 3, 1, b, 3, 2, false, ret_before, NULL), 0);
+	for (uint16_t i = 0; i < 3; i++)
+		(*ret_before)->group[1].brick[i] = i;
+	assert_int_equal(vol_map_replace(*ret_before, "a1", &b[3], &to, NULL), 0);
+	return to;
+}
+
+/* Group 1 lies on bricks 0, 1, 2, the slots of the same numbers, and its primary is 0. */
+static struct world *world_of_four(struct vol_map **ret_before, struct vol_map **ret_to)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	*ret_to = map_of_four(ret_before);
+	w->now = 1000;
+	w->n = SLOTS;
+	w->map = *ret_before;
+	w->view = (struct repl_view){.isr = 7, .members = 7, .brick = {0, 1, 2}};
+	for (uint8_t i = 0; i < SLOTS; i++) {
+		w->m[i].w = w;
+		w->m[i].id = i;
+		if (i < 3)
+			up(w, i);
+	}
+	run(w, 300);
+	assert_int_equal(w->view.isr, 7);
+	assert_int_equal(w->view.primary, 0);
+	return w;
+}
+
+static void plan(struct world *w, const struct vol_map *to, bool may_begin)
+{
+	w->map = to;
+	for (int i = 0; i < SLOTS; i++)
+		if (w->m[i].up)
+			repl_plan(w->m[i].r, to, may_begin);
+}
+
+/* The brick of slot 3 learns that it is a member, and those that are none are freed, as a brick does. */
+static void follow(struct world *w)
+{
+	for (uint8_t i = 0; i < SLOTS; i++) {
+		bool member = w->view.members >> i & 1;
+
+		if (member && !w->m[i].up)
+			up(w, i);
+		else if (!member && w->m[i].up && repl_gone(w->m[i].r))
+			down(w, i);
+	}
+}
+
+static void moves_on(struct world *w, unsigned ms, uint32_t *submitted)
+{
+	for (unsigned t = 0; t < ms; t += 10) {
+		for (uint8_t i = 0; i < SLOTS; i++)
+			if (w->m[i].up && repl_role(w->m[i].r) == REPL_PRIMARY && submit(w, i) == 0)
+				(*submitted)++;
+		run(w, 10);
+		follow(w);
+		assert_true(repl_copies(&w->view, w->view.isr) >= 2);
+	}
+}
+
+/* The primary itself is replaced, while records come: four members for a while, then the new one leads and has every record. */
+static void replaced(void **state)
+{
+	struct vol_map *before, *to;
+	struct world *w = world_of_four(&before, &to);
+	uint32_t n = 0;
+	uint64_t had;
+
+	moves_on(w, 200, &n);
+	plan(w, to, false);
+	moves_on(w, 200, &n);
+	assert_int_equal(w->view.members, 7); /* not before the shell says so */
+	plan(w, to, true);
+	moves_on(w, 2000, &n);
+	assert_int_equal(w->view.members, 14);
+	assert_int_equal(w->view.isr, 14);
+	assert_int_equal(w->view.primary, 3);
+	assert_true(w->view.joining == 0 && w->view.leaving == 0 && w->view.brick[3] == 3);
+	assert_false(w->m[0].up);
+	assert_true(n > 150 && w->m[3].pulls == 1);
+	run(w, 200);
+	had = w->m[3].len;
+	assert_true(had >= n);
+	for (uint64_t k = 1; k <= had; k++)
+		assert_true(w->m[3].log[k] == w->m[1].log[k] && w->m[3].log[k] == w->m[2].log[k]);
+	/* who was replaced comes back from a pause of its own, with the view of before: nobody listens, and it serves nobody */
+	up(w, 0);
+	moves_on(w, 500, &n);
+	assert_false(w->m[0].up);
+	assert_int_equal(w->view.primary, 3);
+	world_free(w);
+	vol_map_free(before);
+	vol_map_free(to);
+}
+
+/* The one that leads is lost while its successor catches up, and comes back when it is not wanted any more. */
+static void replaced_and_lost(void **state)
+{
+	struct vol_map *before, *to;
+	struct world *w = world_of_four(&before, &to);
+	uint32_t n = 0;
+
+	moves_on(w, 200, &n);
+	plan(w, to, true);
+	for (int i = 0; i < 100 && !w->view.joining; i++)
+		moves_on(w, 10, &n);
+	assert_int_equal(w->view.members, 15);
+	w->cut[3] = true; /* it cannot catch up */
+	down(w, 0);
+	w->m[0].sure = true;
+	for (int i = 0; i < 100; i++) {
+		for (uint8_t k = 1; k < 3; k++)
+			if (repl_role(w->m[k].r) == REPL_PRIMARY)
+				(void)submit(w, k);
+		run(w, 10);
+	}
+	assert_int_equal(w->view.isr, 6);
+	assert_int_equal(w->view.members, 15); /* nobody is dropped before its successor is in sync */
+	w->cut[3] = false;
+	if (!w->m[3].up)
+		up(w, 3);
+	for (int i = 0; i < 200; i++)
+		run(w, 10);
+	assert_int_equal(w->view.members, 14);
+	assert_int_equal(w->view.isr, 14);
+	up(w, 0);
+	moves_on(w, 500, &n);
+	assert_false(w->m[0].up);
+	assert_int_equal(w->view.isr, 14);
+	run(w, 12000);
+	assert_int_equal(w->view.primary, 3); /* preferred by the map */
+	for (uint64_t k = 1; k <= w->m[1].len; k++)
+		assert_true(w->m[3].log[k] == w->m[1].log[k]);
+	world_free(w);
+	vol_map_free(before);
+	vol_map_free(to);
+}
+
+TEST_MAIN(cmocka_unit_test(replaced), cmocka_unit_test(replaced_and_lost), cmocka_unit_test(normal),
+	  cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost), cmocka_unit_test(primary_deaf),
+	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))

@@ -3,6 +3,7 @@
 #include "../test.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -86,6 +87,8 @@ static uint64_t check(struct ctx *c, uint64_t seed, const struct model_history *
 		struct model m;
 		const char *text;
 
+		if (!r) /* not here (test_leave) */
+			continue;
 		model_init(&m, g);
 		model_run(&m, seed, h, r->epoch, r->seq, LARGE);
 		text = model_compare(&m, r, &bad);
@@ -244,6 +247,83 @@ static void test_rollback(void **state)
 static void on_done(void *arg, int err)
 {
 	*(int *)arg = err == 0 ? 1 : err;
+}
+
+static size_t files_of(const struct ctx *c, uint32_t group)
+{
+	char pattern[128];
+	glob_t found = {0};
+	size_t n;
+
+	snprintf(pattern, sizeof(pattern), "%s/data/%03x/*/*", c->dir, group);
+	n = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+	globfree(&found);
+	return n;
+}
+
+/* Steps of 7 keys; how many there were. */
+static int remove_all(struct ctx *c, uint32_t group)
+{
+	int steps = 1, done = 0, r;
+
+	while ((r = bstore_remove(c->b, group, 7)) == 1)
+		assert_true(++steps < 100000);
+	assert_int_equal(r, 0);
+	bstore_settle(c->b, on_done, &done);
+	while (!done)
+		uv_run(&c->loop, UV_RUN_ONCE);
+	assert_int_equal(done, 1);
+	bstore_removed(c->b, group);
+	return steps;
+}
+
+/* A group goes while the store is open, in steps; a restart in the middle finds the rest; others are not touched; it comes back as if it had never been here. */
+static void test_leave(void **state)
+{
+	struct model_history h = one_epoch();
+	struct ctx c;
+
+	ctx_init(&c);
+	assert_int_equal(ctx_open(&c), 0);
+	for (int i = 0; i < 180; i++) {
+		append(&c, 7, &h, (uint32_t)i % MODEL_GROUPS, 1);
+		if (i == 90)
+			assert_int_equal(bstore_checkpoint(c.b, &c.e), 0);
+	}
+	bstore_set_committed(c.b, 0, 20);
+	assert_int_equal(bstore_flush(c.b), 0);
+	assert_true(files_of(&c, 0) > 0 && files_of(&c, 1) > 0);
+	assert_false(bstore_left_over(c.b, 0)); /* a member's */
+	assert_int_equal(bstore_leave(c.b, 0), 0);
+	assert_null(bstore_replica(c.b, 0));
+	assert_true(bstore_left_over(c.b, 0));
+	assert_int_equal(bstore_remove(c.b, 0, 3), 1);
+	assert_int_equal(check(&c, 7, &h), 0);
+	ctx_close(&c);
+
+	c.member[0] = false;
+	assert_int_equal(ctx_open(&c), 0);
+	assert_null(bstore_replica(c.b, 0));
+	assert_true(bstore_left_over(c.b, 0));
+	assert_true(remove_all(&c, 0) > 1);
+	assert_false(bstore_left_over(c.b, 0));
+	assert_int_equal(files_of(&c, 0), 0);
+	assert_int_equal(check(&c, 7, &h), 0);
+
+	assert_int_equal(bstore_join(c.b, 0), 0);
+	assert_int_equal(bstore_replica(c.b, 0)->seq, 0);
+	assert_int_equal(bstore_committed(c.b, 0), 0);
+	assert_false(bstore_group_sure(c.b, 0));
+	for (int i = 0; i < 20; i++)
+		append(&c, 7, &h, 0, 1);
+	assert_int_equal(bstore_flush(c.b), 0);
+	assert_int_equal(check(&c, 7, &h), 0);
+	ctx_close(&c);
+	c.member[0] = true;
+	assert_int_equal(ctx_open(&c), 0);
+	assert_int_equal(bstore_replica(c.b, 0)->seq, 20);
+	assert_int_equal(check(&c, 7, &h), 0);
+	ctx_done(&c);
 }
 
 static void test_sync(void **state)
@@ -676,6 +756,6 @@ static void test_failing_sync(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_full_disk), cmocka_unit_test(test_failing_sync), cmocka_unit_test(test_mem),
 	  cmocka_unit_test(test_append_and_restart), cmocka_unit_test(test_refusals),
-	  cmocka_unit_test(test_rollback), cmocka_unit_test(test_sync), cmocka_unit_test(test_sync_turns),
-	  cmocka_unit_test(test_kill), cmocka_unit_test(test_damaged_log),
+	  cmocka_unit_test(test_rollback), cmocka_unit_test(test_leave), cmocka_unit_test(test_sync),
+	  cmocka_unit_test(test_sync_turns), cmocka_unit_test(test_kill), cmocka_unit_test(test_damaged_log),
 	  cmocka_unit_test(test_damaged_meta))
