@@ -72,7 +72,7 @@ int repl_view_slot(const struct vol_map *m, uint32_t group, const struct repl_vi
 void repl_view_fill(const struct vol_map *m, uint32_t group, struct repl_view *v);
 static inline uint8_t repl_members(const struct repl_view *v, uint8_t n)
 {
-	return v->members ? v->members : (uint8_t)((1u << n) - 1);
+	return (uint8_t)(v->members ? v->members : (1u << n) - 1);
 }
 
 struct repl_pos {
