@@ -106,6 +106,14 @@ class Driver:
     def fake_pid(self, volume="factory"):
         return int((self.volumes / f"{volume}.calls").read_text().splitlines()[-1].split()[0])
 
+    def freeze_fake(self):
+        """SIGSTOP, and all its threads have stopped: a question that one of them still read and did not answer would hold its asker in the
+        kernel, past SIGKILL; those that nobody read do not."""
+        pid = self.fake_pid()
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: all(t.joinpath("stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for t in pathlib.Path(f"/proc/{pid}/task").iterdir()),
+                 5, "the fake file system's threads do not stop")
+
     def mounts_made(self, volume="factory"):
         calls = self.volumes / f"{volume}.calls"
         return len(calls.read_text().splitlines()) if calls.exists() else 0

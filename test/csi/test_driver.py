@@ -288,7 +288,7 @@ class DriverTest(unittest.TestCase):
         self.d.close()
         self.d = d
         v = self.create()
-        os.kill(d.fake_pid(), signal.SIGSTOP)
+        d.freeze_fake()
         try:
             request = d.pb.NodeStageVolumeRequest(volume_id=v.volume_id, staging_target_path=str(d.pods / "s"), volume_capability=d.capability())
             stub = d.channel.unary_unary("/csi.v1.Node/NodeStageVolume", request_serializer=type(request).SerializeToString,
