@@ -39,6 +39,8 @@ struct vclient_options {
 int vclient_open(const struct vclient_options *o, struct vclient **ret,
 		 struct err *e); /* volume must be started; waits for the map */
 struct vclient *vclient_close(struct vclient *c);
+/* For a process that is about to end: operations that wait for an answer fail with -EIO within some 2 s, and so does what is asked afterwards. */
+void vclient_give_up(struct vclient *c);
 const struct vol_map *
 vclient_map(struct vclient *c); /* of now; valid until vclient_close (old maps are kept) */
 uint64_t vclient_id(struct vclient *c);

@@ -203,13 +203,20 @@ static void say_waiting(struct attempt *a, uint64_t since)
 {
 	struct vclient *c = a->s->c;
 	struct group_state *g = &c->group[a->k->group];
+	uint32_t reason = crc32c(0, a->reason, strlen(a->reason));
+	uint64_t now = clock_ms();
 	bool say;
 
 	pthread_mutex_lock(&c->lock);
-	say = !g->said;
-	if (say)
+	say = g->said == 0 ||
+	      (g->said < WAIT_SAID_MAX && reason != g->said_reason && now - g->said_at >= WAIT_SAID_MS);
+	if (g->said == 0)
 		g->waiting_since = since;
-	g->said = true;
+	if (say) {
+		g->said++;
+		g->said_reason = reason;
+		g->said_at = now;
+	}
 	pthread_mutex_unlock(&c->lock);
 	if (say)
 		log_warn("volume %s, group %u: waiting for an answer: %s", c->volume, a->k->group, a->reason);
@@ -223,7 +230,7 @@ static void say_goes_on(struct vclient *c, uint32_t group)
 	pthread_mutex_lock(&c->lock);
 	if (g->said)
 		since = g->waiting_since;
-	g->said = false;
+	g->said = 0;
 	pthread_mutex_unlock(&c->lock);
 	if (since)
 		log_info("volume %s, group %u: goes on after %.1f s", c->volume, group,

@@ -202,6 +202,14 @@ out:
 	return r;
 }
 
+void vclient_give_up(struct vclient *c)
+{
+	atomic_store(&c->closing, true);
+	pthread_mutex_lock(&c->lock);
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
 struct vclient *vclient_close(struct vclient *c)
 {
 	if (!c)

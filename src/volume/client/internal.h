@@ -18,6 +18,7 @@
 #define DIAL_MS	      1000  /* one connect and its HELLO */
 #define OP_TIMEOUT_MS 30000 /* one operation with all its tries */
 #define WAIT_SAID_MS  1000  /* a longer wait is logged */
+#define WAIT_SAID_MAX 4	    /* so many different reasons of one wait */
 #define PING_MS	      300   /* between two pings */
 #define SESSION_MS    900   /* leases end so long after the sending of the newest ping that was answered */
 #define MAPS_MAX      4096  /* replaced maps that are kept */
@@ -34,8 +35,9 @@ struct group_state {
 	uint64_t resets;  /* raised when the leases of the group end */
 	bool leases_hold; /* sessions with all in-sync members are alive */
 	int leases_from;  /* brick of the primary they are of */
-	bool said;	  /* "waiting" was logged and "goes on" was not */
-	uint64_t waiting_since;
+	uint8_t said; /* "waiting" was logged so often, each time for another reason, and "goes on" was not */
+	uint32_t said_reason; /* its checksum */
+	uint64_t waiting_since, said_at;
 };
 
 struct vclient_slot {

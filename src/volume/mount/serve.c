@@ -18,6 +18,7 @@
 #define DIRECT_IO_ALLOW_MMAP (1u << 4) /* of flags2 */
 #define BACKGROUND	     64
 #define END_WAIT_MS	     3000
+#define GIVE_UP_MS	     700 /* of it: then operations that wait are failed, which takes up to 2 s */
 
 struct in_head { /* fuse_in_header and fuse_init_in */
 	uint32_t len, opcode;
@@ -224,11 +225,12 @@ static void unmount(struct mount *m)
 	}
 }
 
-/* Until the first thread has seen the end of the connection. */
+/* Until the first thread has seen the end of the connection. After a signal while files are open, operations that still wait are failed before the process
+ * ends: a page that one of them holds would keep a dropper in the kernel, and that the connection, for ever. */
 static void wait_for_end(struct mount *m, pthread_t *t, int n)
 {
 	sigset_t set;
-	uint64_t until = 0;
+	uint64_t until = 0, give_up = UINT64_MAX;
 	int left = n;
 
 	sigemptyset(&set);
@@ -244,6 +246,13 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 			log_info("signal %d: unmounting %s", sig, m->s.dir);
 			unmount(m);
 			until = clock_ms() + END_WAIT_MS;
+			give_up = MIN(give_up, clock_ms() + GIVE_UP_MS);
+		}
+		if (left > 0 && clock_ms() >= give_up) {
+			give_up = UINT64_MAX;
+			(void)behind_flush(m);
+			vclient_give_up(m->c);
+			until = clock_ms() + END_WAIT_MS - GIVE_UP_MS;
 		}
 		for (int i = 0; i < n; i++)
 			if (t[i] && pthread_tryjoin_np(t[i], NULL) == 0) {
