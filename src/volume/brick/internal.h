@@ -78,8 +78,8 @@ struct side {
 	struct peer *peer;
 	struct session *session;
 	struct pull_source *source; /* dialled by a pull */
-	bool probe;		    /* dialled to see whether somebody listens there at all */
-	struct early *early;	    /* a client's: the WRITE that is coming and already relayed */
+	uint8_t probe; /* dialled to see whether somebody listens there at all: tries left, this one counted */
+	struct early *early; /* a client's: the WRITE that is coming and already relayed */
 	/* A link's: payloads that run ahead of their records (early.c). */
 	uint64_t early_id, early_newest; /* newest sent, newest received */
 	uint32_t early_out;
@@ -300,7 +300,8 @@ void peers_on_bricks(struct brick *b, const struct volcfg_brick *v, size_t n);
 /* ---- peer.c ---- */
 struct peer *peer_get(struct brick *b, const char *name, bool make);
 int peer_hello(struct conn *c, const struct proto_hello *h, const char **why);
-void peer_lost(struct brick *b, struct peer *p); /* its link is down: is its process gone? */
+#define PEER_PROBES 3
+void peer_probe(struct brick *b, struct peer *p, uint8_t tries); /* its link is down: is its process gone? */
 void links_tick(struct brick *b);
 void links_done(struct brick *b);
 /* The address where clients and bricks reach it: as registered, else as in the map. */

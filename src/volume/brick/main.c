@@ -195,10 +195,8 @@ static void on_opened(struct conn *c)
 {
 	struct side *side = c->owner;
 
-	if (side->probe) { /* somebody listens: it lives */
-		bconn_close(c, -ECANCELED, NULL);
+	if (side->probe) /* it lives, or is dying and its listening socket goes last: then this ends with a reset */
 		return;
-	}
 	c->body_limit = PROTO_BODY_MAX;
 	hello_send(side->b, c, side->source ? PROTO_PULL : PROTO_PEER, NULL);
 }
@@ -229,10 +227,13 @@ static void on_closed(struct conn *c, int err, const char *why)
 				log_info("brick %s: disconnected%s%s", side->peer->name, err ? ": " : "",
 					 err ? strerror(-err) : "");
 			if (err == 0 || err == -ECONNRESET || err == -EPIPE)
-				peer_lost(b, side->peer);
+				peer_probe(b, side->peer, PEER_PROBES);
 		}
 		if (side->probe && err == -ECONNREFUSED)
 			grp_peer_down(b, side->peer);
+		else if (side->probe > 1 && !side->peer->link &&
+			 (err == 0 || err == -ECONNRESET || err == -EPIPE))
+			peer_probe(b, side->peer, (uint8_t)(side->probe - 1));
 		if (side->peer->dialling == c)
 			side->peer->dialling = NULL;
 	}

@@ -115,7 +115,7 @@ static void dial(struct brick *b, struct peer *p, uint64_t now)
 }
 
 /* The link ended in order or by a reset: when nobody listens at its address any more, its process is gone, and the groups need not wait to suspect it. */
-void peer_lost(struct brick *b, struct peer *p)
+void peer_probe(struct brick *b, struct peer *p, uint8_t tries)
 {
 	struct side *side;
 	struct err e = {0};
@@ -126,7 +126,7 @@ void peer_lost(struct brick *b, struct peer *p)
 	side = xcalloc(1, sizeof(*side));
 	side->b = b;
 	side->peer = p;
-	side->probe = true;
+	side->probe = tries;
 	c = engine_dial(b->engine, p->address, side, &e);
 	if (!c)
 		free(side);
