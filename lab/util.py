@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounded waiting, errors that name the log, and where things are."""
+import ctypes
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -8,6 +10,14 @@ from pathlib import Path
 SOURCE = Path(os.environ.get("KUAYU_SOURCE") or Path(__file__).resolve().parent.parent)
 BUILD = Path(os.environ.get("KUAYU_BUILD") or SOURCE / "build")
 KUAYU = BUILD / "src/cli/kuayu"
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before anybody forks
+
+
+def die_with_parent():
+    """For preexec_fn: an interrupted test leaves no process."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class LabError(Exception):

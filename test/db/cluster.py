@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three `kuayu db` members, each in a network, process and mount namespace of its own, on one bridge in a fourth network
 namespace. A member's power cut takes its link down and kills every process of it at once; its files stay."""
-import ctypes
 import hashlib
 import json
 import os
@@ -12,6 +11,8 @@ import subprocess
 import tempfile
 import threading
 import time
+
+from lab.util import die_with_parent
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KUAYU = os.environ.get("KUAYU", os.path.join(SOURCE, "build/src/cli/kuayu"))
@@ -32,10 +33,6 @@ def wait_for(what, condition, seconds):
         if time.monotonic() - start > seconds:
             raise AssertionError(f"after {seconds} s still not: {what}")
         time.sleep(0.05)
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: an interrupted test leaves no process
 
 
 class Member:

@@ -14,7 +14,6 @@ the disk below /var/tmp, or each on an ext4 image of its own in memory, which po
 
 All processes end with the thread that started them (the main thread, normally), and close() ends them and removes everything; it
 raises when something is left. Logs are in c.dir (kept with keep=True or KUAYU_KEEP=1, and their place is printed)."""
-import ctypes
 import fcntl
 import json
 import os
@@ -27,16 +26,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab.util import KUAYU, LabError, run, wait_for, with_log
+from lab.util import KUAYU, LabError, die_with_parent, run, wait_for, with_log
 from test.volume import network as networks
 
 BRICK_PORT, ETCD_PORT = 24100, 2379
 EXT4_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent():
-    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def is_mounted(path):

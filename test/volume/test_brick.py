@@ -87,6 +87,15 @@ class Strangers(unittest.TestCase):
             self.assertEqual(answer["state"], "open")
             return answer
 
+    def throw(self, data):
+        with proto.Wire(self.brick.listen, hello=False) as w:
+            try:
+                w.s.sendall(data)
+                w.s.shutdown(1)
+                w.closed()
+            except OSError:
+                pass
+
     def test_garbage(self):
         r = random.Random(7)
         hello = struct.pack("<IB", 1, proto.ADMINISTRATOR) + bytes(32) + proto.text("x") + proto.text("a")
@@ -98,13 +107,7 @@ class Strangers(unittest.TestCase):
                 body = r.randbytes(size)
                 pieces.append(first + proto.head(kind, body) + body)
         for data in pieces:
-            with proto.Wire(self.brick.listen, hello=False) as w:
-                try:
-                    w.s.sendall(data)
-                    w.s.shutdown(1)
-                    w.closed()
-                except OSError:
-                    pass
+            self.throw(data)
         self.alive()
 
     def test_flipped_bits(self):
@@ -121,13 +124,7 @@ class Strangers(unittest.TestCase):
             for _ in range(40):
                 data = bytearray(frames)
                 data[r.randrange(len(data))] ^= 1 << r.randrange(8)
-                with proto.Wire(self.brick.listen, hello=False) as w:
-                    try:
-                        w.s.sendall(data)
-                        w.s.shutdown(1)
-                        w.closed()
-                    except OSError:
-                        pass
+                self.throw(data)
         self.alive()
 
     def uuid(self):

@@ -294,6 +294,13 @@ class Disks(unittest.TestCase):
     def faulty(self, brick):
         return next(x for x in self.cluster.status()["bricks"] if x["name"] == brick)
 
+    def each(self, w):
+        """The primary of what w writes, then another brick; w goes on and its pauses count anew before each."""
+        for brick in (primary_of(self.cluster, "w"), next(n for n in sorted(self.cluster.bricks) if n != primary_of(self.cluster, "w"))):
+            w.goes_on()
+            w.longest = 0.0
+            yield brick
+
     def test_eio(self):
         """Every access to one brick's disk fails: it leaves the in-sync sets and the status says why; the others go on. Mended, it gets what it missed."""
         c = self.cluster
@@ -301,9 +308,7 @@ class Disks(unittest.TestCase):
         (self.a / "before").write_bytes(data)
         w = Writer(self.a / "w")
         w.start()
-        for brick in (primary_of(c, "w"), next(n for n in sorted(c.bricks) if n != primary_of(c, "w"))):
-            w.goes_on()
-            w.longest = 0.0
+        for brick in self.each(w):
             c.break_disk(brick)
             wait_for(f"{brick} says that its disk has failed", lambda: self.faulty(brick).get("error"), 20)
             w.goes_on()
@@ -325,9 +330,7 @@ class Disks(unittest.TestCase):
         c = self.cluster
         w = Writer(self.a / "w")
         w.start()
-        for brick in (primary_of(c, "w"), next(n for n in sorted(c.bricks) if n != primary_of(c, "w"))):
-            w.goes_on()
-            w.longest = 0.0
+        for brick in self.each(w):
             c.freeze_disk(brick)
             try:
                 w.goes_on()

@@ -94,7 +94,7 @@ struct vfs_attr {
 	uint32_t mode, nlink, uid, gid, rdev;
 	uint32_t gen;	  /* truncate generation */
 	uint64_t version; /* seq of the last change of data or attributes */
-	uint8_t home;	  /* home hint for folders made in here; 0 = none (xattr user.kuayu.home) */
+	uint8_t home;	  /* home hint for folders made in here; 0 = none (VFS_HOME_XATTR) */
 	struct vol_id up; /* of a folder: the folder it lies in (the root: itself) */
 };
 enum {
@@ -139,6 +139,13 @@ struct vfs_op {
 	uint32_t data_len;
 	struct payload *payload; /* WRITE: borrowed; vfs takes its own reference */
 };
+
+/* Folders made in a folder from then on are at home in the domain that this attribute of it names. */
+#define VFS_HOME_XATTR "user.kuayu.home"
+static inline bool vfs_names_home(const struct vfs_op *op)
+{
+	return op->name_len == strlen(VFS_HOME_XATTR) && memcmp(op->name, VFS_HOME_XATTR, op->name_len) == 0;
+}
 
 struct vfs_result {
 	int err; /* 0 or -errno */

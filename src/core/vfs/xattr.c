@@ -5,8 +5,6 @@
 
 #include "core/vfs/internal.h"
 
-#define HOME_NAME "user.kuayu.home"
-
 static bool starts(const char *name, size_t len, const char *prefix)
 {
 	size_t n = strlen(prefix);
@@ -100,8 +98,7 @@ static int home_of(struct tx *t, const char *name, size_t len, uint8_t *ret)
 
 static bool is_home(const struct vfs_op *op, const struct inode *in)
 {
-	return S_ISDIR(in->a.mode) && op->name_len == strlen(HOME_NAME) &&
-	       memcmp(op->name, HOME_NAME, op->name_len) == 0;
+	return S_ISDIR(in->a.mode) && vfs_names_home(op);
 }
 
 int do_setxattr(struct tx *t)

@@ -225,32 +225,29 @@ static void drive(struct intent *in)
 	}
 }
 
-void intents_committed(struct grp *g)
+/* All that wait for a commit up to g->safe, and pauses that are over by now (0: none). */
+static void drive_due(struct grp *g, uint64_t now)
 {
 	struct intent *in;
 
 	if (g->role != REPL_PRIMARY)
 		return;
 	do { /* driving one may add or drop others */
-		for (in = g->intents; in && !vfs_drive_due(&in->d, g->safe, 0); in = in->next)
+		for (in = g->intents; in && !vfs_drive_due(&in->d, g->safe, now); in = in->next)
 			;
 		if (in)
 			drive(in);
 	} while (in);
 }
 
+void intents_committed(struct grp *g)
+{
+	drive_due(g, 0);
+}
+
 void intents_tick(struct grp *g, uint64_t now)
 {
-	struct intent *in;
-
-	if (g->role != REPL_PRIMARY)
-		return;
-	do {
-		for (in = g->intents; in && !vfs_drive_due(&in->d, g->safe, now); in = in->next)
-			;
-		if (in)
-			drive(in);
-	} while (in);
+	drive_due(g, now);
 }
 
 void intents_primary(struct grp *g)

@@ -205,6 +205,7 @@ static void on_closed(struct conn *c, int err, const char *why)
 {
 	struct brick *b = engine_ctx(c->en);
 	struct side *side = c->owner;
+	bool ended = err == 0 || err == -ECONNRESET || err == -EPIPE; /* by the other side */
 
 	b->n.disconnects++;
 	if (why) {
@@ -226,13 +227,12 @@ static void on_closed(struct conn *c, int err, const char *why)
 			if (!b->stopping)
 				log_info("brick %s: disconnected%s%s", side->peer->name, err ? ": " : "",
 					 err ? strerror(-err) : "");
-			if (err == 0 || err == -ECONNRESET || err == -EPIPE)
+			if (ended)
 				peer_probe(b, side->peer, PEER_PROBES);
 		}
 		if (side->probe && err == -ECONNREFUSED)
 			grp_peer_down(b, side->peer);
-		else if (side->probe > 1 && !side->peer->link &&
-			 (err == 0 || err == -ECONNRESET || err == -EPIPE))
+		else if (side->probe > 1 && !side->peer->link && ended)
 			peer_probe(b, side->peer, (uint8_t)(side->probe - 1));
 		if (side->peer->dialling == c)
 			side->peer->dialling = NULL;

@@ -2,14 +2,15 @@
 /* See catalog.h. */
 #include "volume/csi/catalog.h"
 
+#include "core/vfs/vfs.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-#define HOME_XATTR "user.kuayu.home"
-#define META_MAX   ((size_t)1 << 20)
+#define META_MAX ((size_t)1 << 20)
 
 void catalog_volume_done(struct catalog_volume *v)
 {
@@ -89,7 +90,7 @@ static int make_plain(const char *path, mode_t mode, struct err *e)
 
 static void set_home(const char *path, const char *home)
 {
-	if (setxattr(path, HOME_XATTR, home, strlen(home), 0) < 0)
+	if (setxattr(path, VFS_HOME_XATTR, home, strlen(home), 0) < 0)
 		log_warn("%s: home %s: %s", path, home, strerror(errno));
 }
 

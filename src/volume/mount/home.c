@@ -12,6 +12,16 @@ static int ask(struct mount *m, struct vfs_op *op, struct vfs_result *res)
 	return vclient_call(slot_of(m), op, res, NULL);
 }
 
+/* Only whether it was done matters. */
+static int change(struct mount *m, struct vfs_op *op)
+{
+	struct vfs_result res = {0};
+	int r = ask(m, op, &res);
+
+	vfs_result_done(&res);
+	return r;
+}
+
 /* The name of a folder in the one that it lies in. -ENOENT: it has none any more. */
 static int name_of(struct mount *m, const struct vfs_attr *a, char ret[VFS_NAME_MAX + 1])
 {
@@ -46,22 +56,18 @@ static int name_of(struct mount *m, const struct vfs_attr *a, char ret[VFS_NAME_
 static int make(struct mount *m, const struct vfs_attr *a, const char *name, struct vol_ino *ret)
 {
 	struct vfs_op op = {.type = VFS_MKDIR, .ino = {.folder = a->up}, .attr = *a};
-	struct vfs_result res = {0};
-	int r;
 
 	op_name(&op, name);
 	random_bytes(op.target.folder.b, sizeof(op.target.folder.b));
 	op.target.folder.b[0] = a->home;
-	r = ask(m, &op, &res);
 	*ret = op.target;
-	vfs_result_done(&res);
-	return r;
+	return change(m, &op);
 }
 
 static int copy_xattr(struct mount *m, const struct vol_ino *from, const struct vol_ino *to, const char *name)
 {
 	struct vfs_op get = {.type = VFS_GETXATTR, .ino = *from}, set = {.type = VFS_SETXATTR, .ino = *to};
-	struct vfs_result value = {0}, res = {0};
+	struct vfs_result value = {0};
 	int r;
 
 	op_name(&get, name);
@@ -70,10 +76,9 @@ static int copy_xattr(struct mount *m, const struct vol_ino *from, const struct 
 	if (r == 0) {
 		set.data = value.data.data;
 		set.data_len = (uint32_t)value.data.len;
-		r = ask(m, &set, &res);
+		r = change(m, &set);
 	}
 	vfs_result_done(&value);
-	vfs_result_done(&res);
 	return r == -ENODATA ? 0 : r; /* removed just now */
 }
 
@@ -96,11 +101,8 @@ static int copy_attr(struct mount *m, const struct vfs_attr *a, const struct vol
 			    .ino = *to,
 			    .attr = *a,
 			    .set = VFS_SET_MODE | VFS_SET_UID | VFS_SET_GID | VFS_SET_ATIME | VFS_SET_MTIME};
-	struct vfs_result res = {0};
-	int r = ask(m, &op, &res);
 
-	vfs_result_done(&res);
-	return r;
+	return change(m, &op);
 }
 
 static int swap(struct mount *m, const struct vfs_attr *a, const char *temp, const char *name)
@@ -110,23 +112,17 @@ static int swap(struct mount *m, const struct vfs_attr *a, const char *temp, con
 			    .ino2 = {.folder = a->up},
 			    .name2 = name,
 			    .name2_len = (uint16_t)strlen(name)};
-	struct vfs_result res = {0};
-	int r;
 
 	op_name(&op, temp);
-	r = ask(m, &op, &res);
-	vfs_result_done(&res);
-	return r;
+	return change(m, &op);
 }
 
 static void take_back(struct mount *m, const struct vfs_attr *a, const char *temp)
 {
 	struct vfs_op op = {.type = VFS_RMDIR, .ino = {.folder = a->up}};
-	struct vfs_result res = {0};
 
 	op_name(&op, temp);
-	(void)ask(m, &op, &res);
-	vfs_result_done(&res);
+	(void)change(m, &op);
 }
 
 static void names_moved(struct mount *m, const struct vfs_attr *a, const char *name)

@@ -182,6 +182,12 @@ void gate_out(struct mount *m);
 /* ---- serve.c ---- */
 struct vclient_slot *slot_of(struct mount *m); /* of this thread */
 struct mount *mount_of(fuse_req_t req);
+/* Threads of programs that were told of something: a table by thread id; of two that meet the later one is known. */
+struct told {
+	_Atomic uint64_t at[256]; /* thread id << 32 | time in ms */
+};
+/* Was this request's thread told within the last ms? It is now; but who was and is not to be `still` counts as never told. */
+bool told_again(struct told *t, fuse_req_t req, uint64_t ms, bool still);
 void op_init(struct vfs_op *op, enum vfs_op_type type, fuse_req_t req, const struct node *n);
 void op_name(struct vfs_op *op, const char *name);
 void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st);

@@ -36,17 +36,9 @@ int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_att
  * right then (others make and remove the same folders all the time) is told ENOENT, as on a local file system; programs never see ESTALE for it. */
 int meta_gone(fuse_req_t req)
 {
-	static _Atomic uint64_t told[256]; /* thread id << 32 | time in ms */
-	uint64_t tid = (uint32_t)fuse_req_ctx(req)->pid, now = clock_ms() & UINT32_MAX;
-	_Atomic uint64_t *t = &told[tid % ARRAY_SIZE(told)];
-	uint64_t before = atomic_load(t);
+	static struct told told;
 
-	if (before >> 32 == tid && (uint32_t)(now - before) < GONE_AGAIN_MS) {
-		atomic_store(t, 0);
-		return ENOENT;
-	}
-	atomic_store(t, tid << 32 | now);
-	return ESTALE;
+	return told_again(&told, req, GONE_AGAIN_MS, false) ? ENOENT : ESTALE;
 }
 
 void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -273,13 +265,8 @@ void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 static void move_home(struct mount *m, const struct vfs_op *op, const struct vfs_attr *a)
 {
-	static const char name[] = "user.kuayu.home";
-	int r;
+	int r = op->type == VFS_SETXATTR && vfs_names_home(op) ? home_move(m, a) : 0;
 
-	if (op->type != VFS_SETXATTR || op->name_len != strlen(name) ||
-	    memcmp(op->name, name, op->name_len) != 0)
-		return;
-	r = home_move(m, a);
 	if (r < 0 && r != -ENOTEMPTY && r != -ENOENT)
 		log_warn(
 			"an empty folder was not moved to its new home domain, new folders in it will be: %s",

@@ -24,11 +24,9 @@ static uint64_t place_of(const struct node *parent)
 /* Was this thread told of a moved folder just now? It is now, in any case. */
 static bool second_walk(fuse_req_t req)
 {
-	static _Atomic uint64_t told[256]; /* thread id << 32 | time in ms */
-	uint64_t tid = (uint32_t)fuse_req_ctx(req)->pid, now = clock_ms() & UINT32_MAX;
-	uint64_t before = atomic_exchange(&told[tid % ARRAY_SIZE(told)], tid << 32 | now);
+	static struct told told;
 
-	return before >> 32 == tid && (uint32_t)(now - before) < SECOND_WALK_MS;
+	return told_again(&told, req, SECOND_WALK_MS, true);
 }
 
 void naming_begin(struct node *folder)

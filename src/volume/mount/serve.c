@@ -61,6 +61,17 @@ struct vclient_slot *slot_of(struct mount *m)
 	return own_slot;
 }
 
+bool told_again(struct told *t, fuse_req_t req, uint64_t ms, bool still)
+{
+	uint64_t tid = (uint32_t)fuse_req_ctx(req)->pid, now = clock_ms() & UINT32_MAX;
+	_Atomic uint64_t *at = &t->at[tid % ARRAY_SIZE(t->at)];
+	uint64_t before = atomic_load(at);
+	bool again = before >> 32 == tid && (uint32_t)(now - before) < ms;
+
+	atomic_store(at, again && !still ? 0 : tid << 32 | now);
+	return again;
+}
+
 void op_init(struct vfs_op *op, enum vfs_op_type type, fuse_req_t req, const struct node *n)
 {
 	const struct fuse_ctx *x = fuse_req_ctx(req);
