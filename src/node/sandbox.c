@@ -21,6 +21,8 @@
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define ADDRESSES_MAX	  65536
 #define RETRY_MS	  1000
+#define MAC_FORMAT	  "0a:58:%02x:%02x:%02x:%02x"
+#define MAC_OF(ip)	  (ip) >> 24, (ip) >> 16 & 255, (ip) >> 8 & 255, (ip)&255
 #define BRIDGE_FILTER	  "/proc/sys/net/bridge/bridge-nf-call-iptables"
 #define FAILURES_MAX	  5 /* in a row; waiting pods are then told */
 
@@ -251,8 +253,12 @@ int sandboxes_start(struct sandboxes *s, const char *cidr, struct err *e)
 	if (r < 0)
 		return err_set(e, r, "\"%s\" is no pod network", cidr);
 	gw = address_text(s->net + 1);
-	batch = xasprintf("link add %s type bridge\naddr replace %s/%d dev %s\nlink set %s up mtu %d\n",
-			  s->bridge, gw, s->bits, s->bridge, s->bridge, s->mtu);
+	/* The bridge has an address of its own: else it takes the lowest of its ports', changes it when a pod comes or goes, and pods that
+	 * know the old one lose their gateway until their neighbour entry ends. */
+	batch = xasprintf("link add %s type bridge\nlink set %s address " MAC_FORMAT
+			  "\naddr replace %s/%d dev %s\nlink set %s up mtu %d\n",
+			  s->bridge, s->bridge, MAC_OF(s->net + 1), gw, s->bits, s->bridge, s->bridge,
+			  s->mtu);
 	o.input = batch;
 	(void)proc_run_wait(
 		&o, NULL,
@@ -397,11 +403,9 @@ static void on_unshared(void *ctx, const struct proc_result *res)
 		making_end(m, *res->err_text ? res->err_text : "making the namespaces failed");
 		return;
 	}
-	m->batch = xasprintf("link add ky%08x mtu %d type veth peer name eth0 mtu %d address "
-			     "0a:58:%02x:%02x:%02x:%02x netns %s\n"
-			     "link set ky%08x master %s up\n",
-			     ip, s->mtu, s->mtu, ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255,
-			     m->sb->ns_net, ip, s->bridge);
+	m->batch = xasprintf("link add ky%08x mtu %d type veth peer name eth0 mtu %d address " MAC_FORMAT
+			     " netns %s\nlink set ky%08x master %s up\n",
+			     ip, s->mtu, s->mtu, MAC_OF(ip), m->sb->ns_net, ip, s->bridge);
 	o.input = m->batch;
 	proc_run(s->loop, &o, on_outside, m);
 }

@@ -75,6 +75,24 @@ class NetworkTest(unittest.TestCase):
     def test_a_pod_reaches_itself(self):
         self.assertEqual(self.fetch_until("wa", "http://self/"), "wa")
 
+    @staticmethod
+    def link_address(node, link):
+        return json.loads(node.inside("ip", "-j", "link", "show", link))[0]["address"]
+
+    def test_gateway_keeps_its_address(self):
+        """A new port of the bridge, with a lower address than all others, does not change the bridge's own: pods know that one."""
+        a = self.c.nodes["a1"]
+        self.assertEqual(self.fetch_until("ca", "http://self/"), "wa")
+        before = self.link_address(a, "kuayu0")
+        a.inside("ip", "link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "low-peer")
+        try:
+            a.inside("ip", "link", "set", "low", "master", "kuayu0", "up")
+            self.assertEqual(self.link_address(a, "kuayu0"), before)
+            self.assertEqual(self.fetch("ca", "http://self/").strip(), "wa")
+        finally:
+            a.inside("ip", "link", "del", "low")
+        self.assertEqual(self.fetch("ca", "http://self/").strip(), "wa")
+
     def test_prefer_close(self):
         self.fetch_until("ca", "http://near/")
         self.assertEqual({self.fetch("ca", "http://near/").strip() for _ in range(10)}, {"wa"})
