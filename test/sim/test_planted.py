@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do the simulator's checkers bite? Each patch under planted/ breaks the protocol (or a rule that a brick must keep) in one place. It is applied to a
 copy of the sources, the simulator is built from them, and must find it within a bounded number of schedules, by a checker that is made for it."""
+import concurrent.futures
 import glob
 import os
 import re
@@ -36,6 +37,12 @@ RUNS_FILES = 2500
 CC = ["cc", "-O1", "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-I", "src", "-I", "."]
 
 
+def at_once(call, values):
+    """call(value) of each, one a processor; the results in order."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(call, values))
+
+
 def objects_of(root, names, out):
     for name in names:
         subprocess.run([*CC, "-c", name, "-o", os.path.join(out, name.replace("/", "_") + ".o")], cwd=root, check=True)
@@ -50,7 +57,7 @@ class Planted(unittest.TestCase):
         os.mkdir(cls.objects)
         cls.sources = [s for d in ("sim", "src/core/repl", "src/core/vfs", "src/core/place")
                        for s in sorted(glob.glob(d + "/*.c", root_dir=SOURCE))]
-        objects_of(SOURCE, cls.sources, cls.objects)
+        at_once(lambda s: objects_of(SOURCE, [s], cls.objects), cls.sources)
 
     def simulator(self, patch=None):
         """The simulator with patch; what it does not touch is built once."""
@@ -90,22 +97,22 @@ class Planted(unittest.TestCase):
             self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
             self.assertIn(f"{runs} schedules, 0 violations", p.stdout)
 
-    def found(self, name, runs, checkers, *more):
-        with self.subTest(name):
-            p = self.run_sim(self.simulator(os.path.join(PLANTED, name + ".patch")), runs, *more)
-            found = re.search(r"^seed (\d+): (\w+): (.*)$", p.stdout, re.M)
-            self.assertIsNotNone(found, f"not found in {runs} schedules\n{p.stdout}{p.stderr}")
-            self.assertEqual(p.returncode, 1)
-            print(f"{name}: seed {found[1]}, {found[2]}: {found[3]}")
-            self.assertIn(found[2], checkers)
+    def found(self, checkers_of, runs, *more):
+        names = sorted(checkers_of)
+        ends = at_once(lambda n: self.run_sim(self.simulator(os.path.join(PLANTED, n + ".patch")), runs, *more), names)
+        for name, p in zip(names, ends):
+            with self.subTest(name):
+                found = re.search(r"^seed (\d+): (\w+): (.*)$", p.stdout, re.M)
+                self.assertIsNotNone(found, f"not found in {runs} schedules\n{p.stdout}{p.stderr}")
+                self.assertEqual(p.returncode, 1)
+                print(f"{name}: seed {found[1]}, {found[2]}: {found[3]}")
+                self.assertIn(found[2], checkers_of[name])
 
     def test_each_is_found(self):
-        for name in sorted(FOUND_BY):
-            self.found(name, RUNS, FOUND_BY[name])
+        self.found(FOUND_BY, RUNS)
 
     def test_each_is_found_with_files(self):
-        for name in sorted(FOUND_BY_FILES):
-            self.found(name, RUNS_FILES, FOUND_BY_FILES[name], "--files")
+        self.found(FOUND_BY_FILES, RUNS_FILES, "--files")
 
 
 if __name__ == "__main__":
