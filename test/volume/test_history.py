@@ -11,17 +11,18 @@ import unittest
 
 from test.volume.cluster import VolumeCluster
 
-SECONDS = float(os.environ.get("KUAYU_HISTORY_SECONDS", "40"))
+SECONDS = float(os.environ.get("KUAYU_HISTORY_SECONDS", "20"))  # at least, and until each kind of fault has happened
+STOP = multiprocessing.Event()  # the workers' end; they inherit it
 FILES, BLOCKS, BLOCK, WORKERS = 3, 4, 4096, 4
 FOREVER = float("inf")
 
 
-def work(folder, worker, end, seed):
+def work(folder, worker, seed):
     """(kind, register, value, start, end) a call; end FOREVER = failed: a write may have happened, now or later. Direct I/O: no page cache answers."""
     rng, history, n = random.Random(seed), [], 0
     fds = [os.open(folder / f"f{i}", os.O_RDWR | os.O_DIRECT) for i in range(FILES)]
     buffer = mmap.mmap(-1, BLOCK)
-    while time.monotonic() < end:
+    while not STOP.is_set():
         f, b = rng.randrange(FILES), rng.randrange(BLOCKS)
         writes = rng.random() < 0.5
         n += 1
@@ -79,9 +80,9 @@ class Explain(unittest.TestCase):
         self.assertIsNotNone(explain([(True, 1, 1, 2), (True, 2, 3, FOREVER), (False, 2, 4, 5), (False, 1, 6, 7)]))  # back again
 
 
-def disturb(c, rng, kinds):
+def disturb(c, rng, kind):
     """One fault, its end, and all copies in sync again."""
-    brick, kind = rng.choice(sorted(c.bricks)), rng.choice(kinds)
+    brick = rng.choice(sorted(c.bricks))
     others = [n for n in sorted(c.bricks) if n != brick]
     for_s = rng.uniform(0.2, 2)
     if kind == "kill":
@@ -113,7 +114,8 @@ def disturb(c, rng, kinds):
 
 
 class Faults(unittest.TestCase):
-    def history(self, c, mounts, pool, kinds, seconds, faults_min):
+    def history(self, c, mounts, pool, kinds, rounds_min=1):
+        """Faults of all kinds, each as often as the others, in random order."""
         rng = random.Random(int(os.environ.get("KUAYU_HISTORY_SEED", "7")))
         folder = "h"
         (mounts[0] / folder).mkdir()
@@ -121,15 +123,22 @@ class Faults(unittest.TestCase):
             with open(mounts[0] / folder / f"f{i}", "wb") as f:
                 f.write(bytes(BLOCKS * BLOCK))
                 os.fsync(f.fileno())
-        end = time.monotonic() + seconds
-        jobs = [pool.apply_async(work, (mounts[i % 2] / folder, i + 1, end, rng.random())) for i in range(WORKERS)]
-        faults = []
-        while time.monotonic() < end - 5:
-            faults.append(disturb(c, rng, kinds))
-        history = [h for j in jobs for h in j.get(seconds + 120)]
+        STOP.clear()
+        self.addCleanup(STOP.set)
+        end = time.monotonic() + SECONDS
+        jobs = [pool.apply_async(work, (mounts[i % 2] / folder, i + 1, rng.random())) for i in range(WORKERS)]
+        faults, rounds = [], 0
+        while rounds < rounds_min or time.monotonic() < end:
+            for kind in rng.sample(kinds, len(kinds)):
+                if rounds < rounds_min or time.monotonic() < end:
+                    faults.append(disturb(c, rng, kind))
+            rounds += 1
+        time.sleep(1)  # calls after the last fault
+        STOP.set()
+        history = [h for j in jobs for h in j.get(120)]
         done = [h for h in history if h[4] != FOREVER]
         print(f"{len(done)} calls, {len(history) - len(done)} failed, {len(faults)} faults ({' '.join(faults)}), longest {max(h[4] - h[3] for h in done):.2f} s")
-        self.assertGreater(len(faults), faults_min)
+        self.assertGreaterEqual(len(faults), rounds_min * len(kinds))
         self.assertGreater(sum(h[0] for h in done), 50)
         self.assertGreater(sum(not h[0] for h in done), 50)
         self.assertEqual([h for h in done if h[2] < 0], [], "torn or short blocks")
@@ -139,14 +148,14 @@ class Faults(unittest.TestCase):
 
     def test_history(self):
         with VolumeCluster() as c, multiprocessing.Pool(WORKERS) as pool:
-            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), SECONDS, 1)
+            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), 3)
 
     def test_history_with_cuts_and_power(self):
         """Links cut, also in one direction and between a client and a brick only, and one brick's power."""
         kinds = ("kill", "stop", "power", "cut", "deaf", "unheard", "half", "client", "to-client")
         with VolumeCluster(network="netns", bricks="image", image_mib=400) as c, multiprocessing.Pool(WORKERS) as pool:
             mounts = [c.mount(domain=d, node=c.client_node(d)) for d in ("a", "b")]
-            self.history(c, mounts, pool, kinds, SECONDS, 2)
+            self.history(c, mounts, pool, kinds)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 import unittest
 from pathlib import Path
 
-from lab.util import KUAYU
+from lab.util import KUAYU, wait_for
 from test.volume.cluster import VolumeCluster, is_mounted
 
 ROUNDS = 200
@@ -341,9 +341,10 @@ def churn(folder, c, n):
 
 
 class Commands(unittest.TestCase):
-    def setUp(self):
-        self.cluster = VolumeCluster()
-        self.addCleanup(self.cluster.close)
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = VolumeCluster()
+        cls.addClassCleanup(cls.cluster.close)
 
     def mount_8(self, path, options):
         path.mkdir(parents=True)
@@ -422,7 +423,8 @@ def cmdline(pid):
 class Faults(unittest.TestCase):
     """Each acknowledged write is there afterwards; how long the writer stood still is printed."""
 
-    def run_with(self, fault, network="loopback", seconds=8):
+    def run_with(self, fault, network="loopback", seconds=2):
+        """seconds: how long writes go on after the first that the fault was in the way of."""
         with VolumeCluster(network=network) as c:
             path = c.mount()
             stop, done, longest, failed = threading.Event(), [], [0.0], []
@@ -442,11 +444,13 @@ class Faults(unittest.TestCase):
                     done.append(i)
                     i += 1
                 os.close(fd)
-            t = threading.Thread(target=writer)
+            t = threading.Thread(target=writer, daemon=True)
             t.start()
-            time.sleep(2)
+            wait_for("writes are acknowledged", lambda: failed or len(done) > 200, 30)
             before = len(done)
             fault(c, path)
+            after = len(done)
+            wait_for("writes go on", lambda: failed or len(done) > after + 20, 30, interval=0.01)
             time.sleep(seconds)
             stop.set()
             t.join(60)
@@ -474,11 +478,15 @@ class Faults(unittest.TestCase):
             c.stop(b)
             time.sleep(3)
             c.cont(b)
+            c.wait_healed(60)
         pause = self.run_with(fault)
         print(f"primary stopped for 3 s: longest pause {pause * 1000:.0f} ms")
 
     def test_brick_cut_off(self):
-        pause = self.run_with(lambda c, path: c.cut("c1"), network="netns")
+        def fault(c, path):
+            c.cut("c1")
+            wait_for("the groups go on without it", lambda: not c.status()["in_sync"], 30)
+        pause = self.run_with(fault, network="netns")
         print(f"a brick cut off: longest pause {pause * 1000:.0f} ms")
 
 
