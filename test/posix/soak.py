@@ -76,7 +76,11 @@ def power(a, b, seed, seconds):
     return own_cluster("test.volume.test_power", KUAYU_POWER_SEED=str(seed), KUAYU_POWER_ROUNDS=str(max(1, int(seconds / 5))))
 
 
-SUITES = {"history": history, "power": power, "fsx": fsx, "compare": compare, "crowd": crowd, "mounts": two_mounts, "conform": conform}
+def names(a, b, seed, seconds):
+    return own_cluster("test.volume.test_names", KUAYU_SEED=str(seed), KUAYU_SECONDS=str(seconds))
+
+
+SUITES = {"history": history, "power": power, "names": names, "fsx": fsx, "compare": compare, "crowd": crowd, "mounts": two_mounts, "conform": conform}
 
 
 def round_of(a, b, suites, seed, seconds):
@@ -100,12 +104,12 @@ def main(argv):
     p.add_argument("--minutes", type=float, default=10)
     p.add_argument("--seed", type=int, help="of the first round (default: from the clock)")
     p.add_argument("--seconds", type=float, default=20, help="of one suite in one round")
-    p.add_argument("--suites", help="of: " + ", ".join(SUITES) + " (default: fsx,compare,crowd,mounts; with --faults history,power too, on volumes of their own)")
+    p.add_argument("--suites", help="of: " + ", ".join(SUITES) + " (default: fsx,compare,crowd,mounts; with --faults history,power,names too, on volumes of their own)")
     p.add_argument("--faults", action="store_true", help="kill bricks and let them return all the time")
     p.add_argument("--stripe", type=int, default=1)
     p.add_argument("--keep-going", action="store_true")
     a = p.parse_args(argv)
-    suites = (a.suites or "fsx,compare,crowd,mounts" + (",history,power" if a.faults else "")).split(",")
+    suites = (a.suites or "fsx,compare,crowd,mounts" + (",history,power,names" if a.faults else "")).split(",")
     if any(s not in SUITES for s in suites):
         p.error(f"suites are: {', '.join(SUITES)}")
     seed, end, failed, rounds = a.seed if a.seed is not None else int(time.time()) % 10**6, time.monotonic() + a.minutes * 60, 0, 0

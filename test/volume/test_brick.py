@@ -241,14 +241,14 @@ class Faults(unittest.TestCase):
         self.a, self.b = self.cluster.mount(), self.cluster.mount(domain="b")
 
     def during(self, *faults, fsync=False, settle=1.0):
-        """Writers run while the faults happen."""
+        """Writers run while the faults happen, `settle` seconds after each but the last."""
         writers = [Writer(self.a / f"w{i}", fsync=fsync, seed=i) for i in range(3)]
         for w in writers:
             w.start()
-        time.sleep(settle)
-        for fault in faults:
+        wait_for("all write", lambda: all(w.writes > 10 for w in writers), 30)
+        for i, fault in enumerate(faults):
+            time.sleep(settle if i else 0.2)
             fault()
-            time.sleep(settle)
         self.cluster.wait_healed(60)
         for w in writers:
             w.finish()
@@ -360,7 +360,7 @@ class Faults(unittest.TestCase):
         (self.a / "kept").write_bytes(b"kept" * 1000)
         w = Writer(self.a / "w")
         w.start()
-        time.sleep(1)
+        wait_for("writes go on", lambda: w.writes > 50, 30)
         c.kill("b1")
         time.sleep(1)
         c.kill("c1")
@@ -450,7 +450,7 @@ class Power(unittest.TestCase):
     """Each brick on a disk of its own that can lose what was not flushed."""
 
     def setUp(self):
-        self.cluster = VolumeCluster(bricks="image", image_mib=512)
+        self.cluster = VolumeCluster(bricks="image", image_mib=300)
         self.addCleanup(self.cluster.close)
         self.a = self.cluster.mount()
 
@@ -461,7 +461,8 @@ class Power(unittest.TestCase):
         loose = Writer(self.a / "loose", seed=5)
         w.start()
         loose.start()
-        time.sleep(3)
+        wait_for("both write", lambda: w.writes > 200 and loose.writes > 200, 30)
+        time.sleep(0.5)
         safe = dict(w.versions)
         c.power_off(*c.bricks)
         time.sleep(1)

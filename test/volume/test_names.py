@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and links over all groups of a volume while bricks are killed and return: operations over two groups are finished by whoever is
-primary then. KUAYU_SECONDS (default 15) makes both tests longer, KUAYU_SEED another run."""
+primary then. KUAYU_SECONDS (default 10) makes both tests longer, KUAYU_SEED another run; `./dev soak --faults` sets them."""
 import collections
 import errno
 import os
@@ -12,7 +12,7 @@ import unittest
 
 from test.volume.cluster import VolumeCluster
 
-SECONDS = float(os.environ.get("KUAYU_SECONDS", "15"))
+SECONDS = float(os.environ.get("KUAYU_SECONDS", "10"))
 SEED = int(os.environ.get("KUAYU_SEED", "1"))
 FOLDERS = [f"d{i}" for i in range(6)]
 # What others did to a name that several work on. ESTALE is the kernel's: a folder that the other mount renames just now.
@@ -87,11 +87,12 @@ class Names(unittest.TestCase):
 
     def work(self, step):
         """step(worker, n, rng) on six threads, with faults; then all copies are in sync."""
-        end = time.monotonic() + SECONDS
+        end, stop = time.monotonic() + SECONDS, threading.Event()
+        self.addCleanup(stop.set)
 
         def run(i):
             rng, n = random.Random(SEED * 100 + i), 0
-            while time.monotonic() < end and len(self.wrong) < 20:
+            while not stop.is_set() and len(self.wrong) < 20:
                 n += 1
                 try:
                     step(i, n, rng)
@@ -102,18 +103,20 @@ class Names(unittest.TestCase):
         rng, faults = random.Random(SEED), 0
         for t in threads:
             t.start()
-        while time.monotonic() < end - 4:  # here: bricks end with the thread that started them
-            time.sleep(rng.uniform(0.5, 2))
+        while faults < 3 or time.monotonic() < end - 3:  # here: bricks end with the thread that started them
+            time.sleep(rng.uniform(0.3, 1))
             brick = rng.choice(list(self.cluster.bricks))
             self.cluster.kill(brick)
-            time.sleep(rng.uniform(0.2, 2))
+            time.sleep(rng.uniform(0.2, 1.5))
             self.cluster.restart(brick)
             self.cluster.wait_healed(60)
             faults += 1
+        time.sleep(max(1, end - time.monotonic()))
+        stop.set()
         for t in threads:
-            t.join(SECONDS + 90)
+            t.join(90)
             self.assertFalse(t.is_alive())
-        self.assertGreater(faults, 0)
+        print(f"{self.rounds} rounds, {faults} faults")
 
     def test_names_of_ones_own(self):
         def step(i, n, rng):
