@@ -304,7 +304,7 @@ class Rest(unittest.TestCase):
         events = []
 
         def run():
-            for e in self.s.watch(NS + "/configmaps?watch=1&labelSelector=w%3Dyes&allowWatchBookmarks=true&timeoutSeconds=8&resourceVersion=" + rev):
+            for e in self.s.watch(NS + "/configmaps?watch=1&labelSelector=w%3Dyes&allowWatchBookmarks=true&timeoutSeconds=6&resourceVersion=" + rev):
                 events.append(e)
         t = threading.Thread(target=run)
         t.start()
