@@ -110,6 +110,14 @@ class Process:
         if self.popen:
             self.popen.wait(10)
 
+    def ends(self, seconds):
+        """True when it has ended by itself within so long."""
+        try:
+            self.popen.wait(seconds)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+
     def terminate(self, seconds=10):
         """SIGTERM, then SIGKILL. The exit status; None when it had to be killed."""
         self.signal(signal.SIGCONT)
@@ -227,7 +235,7 @@ class VolumeCluster:
 
     def start(self, settings=None):
         self.etcd.start()
-        self.wait_port("etcd", ETCD_PORT)
+        self.wait_etcd()
         for b in self.bricks.values():
             b.start()
         for b in self.bricks.values():
@@ -249,6 +257,13 @@ class VolumeCluster:
             self.kuayu("volume", *words)
             return True
         wait_for(what, attempt, seconds, interval=0.05, logs=[b.log for b in self.bricks.values()])
+
+    def wait_etcd(self, seconds=15):
+        """Until etcd answers: it listens before, and whoever asks it then waits a second for nothing."""
+        def well():
+            self.etcd.check()
+            return "true" in run(*self.network.prefix("etcd"), "curl", "-sf", "-m", "2", self.store[len("etcd:"):] + "/health").stdout
+        wait_for("etcd is well", well, seconds, [self.etcd.log], 0.02)
 
     def wait_port(self, name, port, seconds=15):
         process = self.etcd if name == "etcd" else self.bricks[name]
@@ -378,11 +393,10 @@ class VolumeCluster:
         p = self.mounts.pop(path)
         p.signal(signal.SIGCONT)
         polite = unmount(path)
-        if p.popen:
-            try:
-                p.popen.wait(10 if polite else 1)
-            except subprocess.TimeoutExpired:
-                polite = polite and held_elsewhere(path)  # then nobody has told the process of the end
+        if p.popen and not p.ends(1):
+            held = held_elsewhere(path)  # then nobody has told the process of the end
+            if held or not polite or not p.ends(9):
+                polite = polite and held
                 p.terminate(5)
         return polite
 

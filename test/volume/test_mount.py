@@ -313,7 +313,7 @@ class TwoMounts(unittest.TestCase):
         with self.assertRaises(OSError):
             fcntl.flock(a, fcntl.LOCK_EX | fcntl.LOCK_NB)
         b.close()
-        fcntl.flock(a, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        wait_for("the other's lock is free", lambda: fcntl.flock(a, fcntl.LOCK_EX | fcntl.LOCK_NB) is None, 20)  # close() does not wait for the release
         a.close()
 
     def test_a_signal_ends_the_wait_for_a_lock(self):
