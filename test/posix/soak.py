@@ -118,7 +118,7 @@ def main(argv):
         faults = Faults(c, random.Random(seed)) if a.faults else None
         if faults:
             faults.start()
-        while time.monotonic() < end and (a.keep_going or not failed):
+        while rounds == 0 or (time.monotonic() < end and (a.keep_going or not failed)):
             bad = round_of(one, two, suites, seed, a.seconds)
             if faults and faults.error:
                 bad.append(("faults", str(faults.error)))
