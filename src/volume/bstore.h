@@ -27,7 +27,8 @@ struct bstore_options {
 	uint32_t checkpoint_ms;	   /* 0 = 5,000 */
 	uint64_t checkpoint_bytes; /* 0 = 256 MiB */
 	uv_loop_t *loop;
-	bool turns; /* the owner calls bstore_turn; else a posted call begins syncs, one loop turn later */
+	bool turns; /* the owner calls bstore_turn and bstore_settle_data; else a posted call begins syncs, one loop turn later, and data is put into its
+		       file at once */
 };
 
 /* Opens or creates, recovers. -EEXIST another volume's, -EBUSY another process has it, -EPROTONOSUPPORT newer format, -EBADMSG damaged (the text
@@ -67,6 +68,9 @@ void bstore_sync(struct bstore *b, void (*done)(void *ctx, int err), void *ctx);
 /* With `turns`: once a loop turn, behind its last bstore_sync. Begins the sync that is waited for. When syncs have been quicker lately than the way to a
  * thread and back, it is made right here and done is called. True: again, done has led to another bstore_sync. */
 bool bstore_turn(struct bstore *b);
+/* With `turns`: when the turn's answers have been sent. Data of small writes, which the log has, is put into its files. 0 or -errno: as a failed append,
+ * for the whole store. */
+int bstore_settle_data(struct bstore *b);
 /* Changes outside records (delta, pulls, repairs) are in no log: they are durable with the next checkpoint, which bstore_mark_dirty makes sure of.
  * bstore_settle: all of them so far, and all records, durable; before a member says that it has caught up. */
 void bstore_mark_dirty(struct bstore *b);

@@ -643,6 +643,8 @@ void engine_turn(struct engine *en)
 {
 	for (int i = 0; i < TURNS_MAX && (turn(en) > 0 || en->ready); i++)
 		;
+	if (en->o.events.turn_sent)
+		en->o.events.turn_sent(en->o.events.ctx);
 }
 
 /* ---- events ---- */

@@ -21,7 +21,9 @@ struct conn_events {
 	 * again when all was sent. */
 	int (*turn_end)(void *ctx);
 	void *ctx;
-	/* Both may be NULL. Of the payload of a FRAME_OP, of at least CONN_PART_MIN bytes, more came: got of them are there; also when all are, just before frame(). */
+	/* All may be NULL. What a turn had to say was sent. */
+	void (*turn_sent)(void *ctx);
+	/* Of the payload of a FRAME_OP, of at least CONN_PART_MIN bytes, more came: got of them are there; also when all are, just before frame(). */
 	void (*part)(struct conn *c, const struct proto_head *h, const uint8_t *body, struct payload *payload,
 		     uint32_t got);
 	/* A FRAME_EARLY begins: the payload that its bytes belong to (borrowed), and where in it. NULL: the connection is closed. */

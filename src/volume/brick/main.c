@@ -269,6 +269,19 @@ static int on_turn_end(void *ctx)
 	return more || b->ready != NULL;
 }
 
+/* What need not be done before: data that is in the log goes into its files. */
+static void on_turn_sent(void *ctx)
+{
+	struct brick *b = ctx;
+
+	for (struct vol *v = b->vols; v; v = v->next) {
+		int r = v->open && !v->error ? bstore_settle_data(v->store) : 0;
+
+		if (r < 0)
+			vol_failed(v, r, "cannot write data");
+	}
+}
+
 /* ---- ticks ---- */
 
 static void on_tick(void *ctx)
@@ -426,10 +439,10 @@ static int next_life(struct brick *b, struct err *e)
 static int start(struct brick *b, struct err *e)
 {
 	struct store_options so = {.ca_file = b->s.ca, .cert_file = b->s.cert, .key_file = b->s.key};
-	struct engine_options eo = {
-		.loop = b->loop,
-		.events = {on_frame, on_opened, on_closed, on_turn_end, b, early_part, early_place},
-		.connections_max = (uint32_t)b->s.connections};
+	struct engine_options eo = {.loop = b->loop,
+				    .events = {on_frame, on_opened, on_closed, on_turn_end, b, on_turn_sent,
+					       early_part, early_place},
+				    .connections_max = (uint32_t)b->s.connections};
 	char ip[64];
 	int r, port;
 

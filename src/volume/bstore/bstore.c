@@ -309,9 +309,16 @@ void bstore_mark_dirty(struct bstore *b)
 int bstore_fd(struct bstore *b, uint32_t group, const struct vol_ino *ino)
 {
 	struct bfile *f;
-	int r = files_fd(&b->files, group, ino, false, &f);
+	int r = files_settle(&b->files);
 
+	if (r == 0)
+		r = files_fd(&b->files, group, ino, FILES_THERE, &f);
 	return r < 0 ? r : f->fd;
+}
+
+int bstore_settle_data(struct bstore *b)
+{
+	return files_settle(&b->files);
 }
 
 void bstore_measure(struct bstore *b)
@@ -410,6 +417,7 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 	}
 	b->checkpoint_at_ms = clock_ms();
 	b->outside = b->outside_durable + (b->now->n > 0);
+	b->files.later_on = o->turns;
 	*ret = b;
 	return 0;
 }

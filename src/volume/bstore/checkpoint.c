@@ -167,6 +167,9 @@ int checkpoint_start(struct bstore *b)
 		return r;
 	if (worker_busy(&b->checkpointer))
 		return 0;
+	r = files_settle(&b->files); /* the log that they are in will not be kept */
+	if (r < 0)
+		return r;
 	if (!b->frozen) {
 		r = bstore_flush(b);
 		if (r == 0)

@@ -5,6 +5,9 @@
  * Descriptors are kept in a table with an LRU list; a file object lives on by its reference count while a sync thread still works on it.
  * When a dirty one is evicted the next checkpoint (or sync, where its data is not in the log) syncs the whole file system instead of single
  * files. Checkpoints and syncs have flags of their own, so that neither counts on the other, which may not have ended yet.
+ * A small write whose record is in the log waits in memory until the owner has sent what the turn has to say (files_settle): opening and writing the
+ * file is a good part of what a write to a new file costs, and need not stand between a record and its acknowledgement. Replay writes it anew, so for a
+ * crash it makes no difference; everything that looks at the files, or makes them durable, settles first.
  * Reading what is not there, or behind the end, gives zeros. Errors go up as they are: the member leaves the in-sync set.
  * Loop thread only, but for bfile_unref. */
 #include "volume/bstore/internal.h"
@@ -126,28 +129,42 @@ static int make_folders(struct files *t, const char *path)
 	return 0;
 }
 
-static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, bool create,
-		      bool *ret_created)
+/* Nobody else makes files here: what is not there and is made is new. */
+static int make_slice(struct files *t, const char *path)
 {
-	char path[PATH_ROOM];
-	int fd, r;
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+	int fd = openat(t->data_fd, path, flags, 0600), r;
 
-	path_of(group, ino, path);
-	fd = openat(t->data_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd >= 0 || errno != ENOENT || !create)
-		return fd >= 0 ? fd : -errno;
-	*ret_created = true;
-	fd = openat(t->data_fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 && errno == ENOENT) {
 		r = make_folders(t, path);
 		if (r < 0)
 			return r;
-		fd = openat(t->data_fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = openat(t->data_fd, path, flags, 0600);
 	}
 	return fd >= 0 ? fd : -errno;
 }
 
-int files_fd(struct files *t, uint32_t group, const struct vol_ino *ino, bool create, struct bfile **ret)
+static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, enum files_open how,
+		      bool *ret_created)
+{
+	char path[PATH_ROOM];
+	int fd = -EEXIST;
+
+	path_of(group, ino, path);
+	if (how == FILES_NEW)
+		fd = make_slice(t, path);
+	if (fd == -EEXIST) {
+		fd = openat(t->data_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (fd >= 0 || errno != ENOENT || how == FILES_THERE)
+			return fd >= 0 ? fd : -errno;
+		fd = make_slice(t, path);
+	}
+	*ret_created = fd >= 0;
+	return fd;
+}
+
+int files_fd(struct files *t, uint32_t group, const struct vol_ino *ino, enum files_open how,
+	     struct bfile **ret)
 {
 	struct bfile **at = find(t, group, ino), *f = *at;
 	bool created = false;
@@ -163,7 +180,7 @@ int files_fd(struct files *t, uint32_t group, const struct vol_ino *ino, bool cr
 	}
 	while (t->n >= t->n_max)
 		evict(t);
-	fd = open_slice(t, group, ino, create, &created);
+	fd = open_slice(t, group, ino, how, &created);
 	if (fd < 0)
 		return fd;
 	f = calloc(1, sizeof(*f));
@@ -231,21 +248,17 @@ void files_begin_writeback(struct files *t)
 
 /* ---- the blob ---- */
 
-static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off,
-		       const void *data, uint32_t len)
+static int write_now(struct files *t, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		     const uint8_t *p, uint32_t len, bool large)
 {
-	struct files *t = container_of(bl, struct files, blob);
-	const uint8_t *p = data;
 	struct bfile *f;
 	int r;
 
-	if (t->frozen)
-		return 0;
-	r = files_fd(t, group, ino, true, &f);
+	r = files_fd(t, group, ino, off == 0 ? FILES_NEW : FILES_MAKE, &f);
 	if (r < 0)
 		return r;
-	mark(t, f, t->b->recording_large);
-	if (t->b->recording_large)
+	mark(t, f, large);
+	if (large)
 		wrote_large(t, f, len);
 	while (len) {
 		ssize_t n = pwrite(f->fd, p, len, (off_t)off);
@@ -261,14 +274,66 @@ static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *in
 	return 0;
 }
 
+int files_settle(struct files *t)
+{
+	struct bstore *b = t->b;
+
+	for (; t->later_at < t->later_n; t->later_at++) {
+		struct later *l = &t->later[t->later_at];
+		int r = write_now(t, l->group, &l->ino, l->off, t->later_data + l->at, l->len, false);
+
+		if (r == 0)
+			continue;
+		b->stats.error = r;
+		if (r != -ENOSPC && r != -EDQUOT)
+			bstore_fail(b, r, "writing data");
+		return r;
+	}
+	t->later_at = t->later_n = t->later_bytes = 0;
+	return 0;
+}
+
+/* Takes the write if it may wait: its bytes come with the record into the log, from where a replay writes them. (Of records that are applied while
+ * catching up a replay does not.) */
+static bool put_off(struct files *t, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		    const void *data, uint32_t len)
+{
+	struct bstore *b = t->b;
+
+	if (!t->later_on || b->recording_seq == 0 || b->recording_large || len > LATER_BYTES)
+		return false;
+	if (t->later_n == LATER_MAX || t->later_bytes + len > LATER_BYTES)
+		return false;
+	memcpy(t->later_data + t->later_bytes, data, len);
+	t->later[t->later_n++] = (struct later){group, t->later_bytes, len, *ino, off};
+	t->later_bytes += len;
+	return true;
+}
+
+static int slice_write(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		       const void *data, uint32_t len)
+{
+	struct files *t = container_of(bl, struct files, blob);
+	int r;
+
+	if (t->frozen || put_off(t, group, ino, off, data, len))
+		return 0;
+	r = files_settle(t);
+	if (r < 0 || put_off(t, group, ino, off, data, len))
+		return r;
+	return write_now(t, group, ino, off, data, len, t->b->recording_large);
+}
+
 static int slice_read(struct blob *bl, uint32_t group, const struct vol_ino *ino, uint64_t off, void *data,
 		      uint32_t len)
 {
 	struct files *t = container_of(bl, struct files, blob);
 	uint8_t *p = data;
 	struct bfile *f;
-	int r = files_fd(t, group, ino, false, &f);
+	int r = files_settle(t);
 
+	if (r == 0)
+		r = files_fd(t, group, ino, FILES_THERE, &f);
 	if (r < 0 && r != -ENOENT)
 		return r;
 	while (r == 0 && len) {
@@ -297,7 +362,10 @@ static int longer_than(struct files *t, uint32_t group, const struct vol_ino *in
 
 	if (t->frozen)
 		return 0;
-	r = files_fd(t, group, ino, false, ret);
+	r = files_settle(t);
+	if (r < 0)
+		return r;
+	r = files_fd(t, group, ino, FILES_THERE, ret);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	if (fstat((*ret)->fd, &st) < 0)
@@ -356,11 +424,16 @@ static int slice_punch(struct blob *bl, uint32_t group, const struct vol_ino *in
 static int slice_drop(struct blob *bl, uint32_t group, const struct vol_ino *ino)
 {
 	struct files *t = container_of(bl, struct files, blob);
-	struct bfile **at = find(t, group, ino);
+	struct bfile **at;
 	char path[PATH_ROOM];
+	int r;
 
 	if (t->frozen)
 		return 0;
+	r = files_settle(t); /* else it would come back */
+	if (r < 0)
+		return r;
+	at = find(t, group, ino);
 	if (*at)
 		take_out(t, at);
 	path_of(group, ino, path);
@@ -431,6 +504,7 @@ int files_open(struct files *t, struct bstore *b, int dir_fd, struct err *e)
 						       : 256;
 	t->lru.lru_next = t->lru.lru_prev = &t->lru;
 	t->bucket = xcalloc(t->mask + 1, sizeof(struct bfile *));
+	t->later_data = xcalloc(1, LATER_BYTES);
 	t->blob = (struct blob){slice_write, slice_read, slice_trim, slice_punch, slice_drop};
 	if (mkdirat(dir_fd, "data", 0700) < 0 && errno != EEXIST)
 		return err_errno(e, -errno, "cannot make the data folder");
@@ -447,6 +521,7 @@ void files_close(struct files *t)
 		bfile_unref(f);
 	}
 	free(t->bucket);
+	free(t->later_data);
 	t->bucket = NULL;
 	close(t->data_fd);
 }

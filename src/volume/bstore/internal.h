@@ -32,6 +32,8 @@
 #define RING_RECORDS	    1024       /* a group: newest records kept for bstore_fetch; as REPL_WINDOW_MAX */
 #define RING_BYTES	    (8u << 20) /* all groups */
 #define FILES_OPEN_MAX	    4096
+#define LATER_BYTES	    (256u << 10) /* of small writes that are in the log and not yet in their files */
+#define LATER_MAX	    64
 #define WRITEBACK_BYTES	    (4u << 20) /* of large writes to one file before the disk is told to begin */
 #define WRITEBACK_FILES	    32
 #define SYNC_FILES_MAX	    256 /* beyond: one syncfs */
@@ -102,6 +104,15 @@ struct files {
 	struct bfile *begin
 		[WRITEBACK_FILES]; /* references: whose write-back is to begin; while the thread works they are its */
 	uint32_t n_begin;
+	/* Small writes of this turn, oldest first; those before `later_at` are done. later_on: the owner calls bstore_settle_data. */
+	bool later_on;
+	uint8_t *later_data;
+	struct later {
+		uint32_t group, at, len; /* at: in later_data */
+		struct vol_ino ino;
+		uint64_t off;
+	} later[LATER_MAX];
+	uint32_t later_at, later_n, later_bytes;
 	/* recovery */
 	bool frozen; /* blob calls that change answer 0 and do nothing: recovery has put the data in place before */
 };
@@ -304,7 +315,11 @@ void files_give_back(struct files *f, struct sync_job *j, bool ok, bool large);
 void writeback_thread(struct bstore *b);
 void files_begin_writeback(struct files *f);
 int files_sync_folder(int data_fd, const struct bfile *f);
-int files_fd(struct files *f, uint32_t group, const struct vol_ino *ino, bool create, struct bfile **ret);
+enum files_open { FILES_THERE, FILES_MAKE, FILES_NEW }; /* NEW: as MAKE, and probably not there */
+int files_fd(struct files *f, uint32_t group, const struct vol_ino *ino, enum files_open how,
+	     struct bfile **ret);
+/* Writes that wait are put into their files. What fails waits on and is tried again by the next call. */
+int files_settle(struct files *f);
 
 /* sync.c, checkpoint.c */
 int sync_run(struct bstore *b, struct sync_job *j); /* any thread */

@@ -31,7 +31,9 @@ int bstore_leave(struct bstore *b, uint32_t group)
 	int r;
 
 	ensure(group < b->o.n_groups && g->member);
-	r = bstore_flush(b);
+	r = files_settle(&b->files);
+	if (r == 0)
+		r = bstore_flush(b);
 	g->member = false;
 	for (uint32_t i = 0; i < g->undo.n; i++)
 		undo_done(undo_at(&g->undo, i));

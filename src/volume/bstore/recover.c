@@ -203,8 +203,9 @@ static uint64_t size_of(struct bstore *b, uint32_t group, const struct vol_ino *
 	struct bfile *f;
 	struct stat st;
 
-	return files_fd(&b->files, group, ino, false, &f) < 0 || fstat(f->fd, &st) < 0 ? 0
-										       : (uint64_t)st.st_size;
+	return files_fd(&b->files, group, ino, FILES_THERE, &f) < 0 || fstat(f->fd, &st) < 0
+		       ? 0
+		       : (uint64_t)st.st_size;
 }
 
 /* A block that was a hole had zeros under a write to a part of it, whatever lies in the file: a punch that the disk lost, or data that was never

@@ -105,7 +105,7 @@ static int setup(void **state)
 {
 	struct engine_options o = {
 		.loop = &t.loop,
-		.events = {on_frame, on_opened, on_closed, on_turn_end, NULL, on_part, early_place},
+		.events = {on_frame, on_opened, on_closed, on_turn_end, NULL, NULL, on_part, early_place},
 		.connections_max = 8};
 
 	(void)state;

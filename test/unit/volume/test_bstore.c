@@ -40,7 +40,8 @@ static void ctx_init(struct ctx *c)
 				       .stripe_size = MODEL_STRIPE,
 				       .member = c->member,
 				       .map_bytes = 1u << 30,
-				       .loop = &c->loop};
+				       .loop = &c->loop,
+				       .turns = true}; /* data of small writes waits */
 }
 
 static int ctx_open(struct ctx *c)
@@ -334,6 +335,7 @@ static void test_sync(void **state)
 	int done[3] = {0};
 
 	ctx_init(&c);
+	c.o.turns = false;
 	assert_int_equal(ctx_open(&c), 0);
 	for (int i = 0; i < 20; i++)
 		append(&c, 5, &h, 0, 1);
@@ -370,7 +372,6 @@ static void test_sync_turns(void **state)
 	dir_remove(c.dir, NULL);
 	snprintf(c.dir, sizeof(c.dir), "/dev/shm/bstore-turns-%d", (int)getpid());
 	assert_int_equal(mkdir(c.dir, 0700), 0);
-	c.o.turns = true;
 	assert_int_equal(ctx_open(&c), 0);
 	for (int i = 0; i < 200; i++) {
 		int done = 0;
@@ -433,6 +434,9 @@ static void writer(struct ctx *c, uint64_t seed, struct shared *sh)
 			sh->h.start[g][sh->epoch[g] + 1] = to + 1;
 			sh->epoch[g]++;
 		}
+		(void)bstore_turn(c->b);
+		if ((s >> 44) % 3 == 0 && bstore_settle_data(c->b) < 0)
+			_exit(6);
 		bstore_tick(c->b);
 		uv_run(&c->loop, UV_RUN_NOWAIT);
 	}
@@ -742,6 +746,7 @@ static void test_failing_sync(void **state)
 	int done = 0;
 
 	ctx_init(&c);
+	c.o.turns = false;
 	assert_int_equal(ctx_open(&c), 0);
 	bstore_set_sure(c.b, 0, true);
 	for (int i = 0; i < 20; i++)
