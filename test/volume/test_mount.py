@@ -231,6 +231,31 @@ class TwoMounts(unittest.TestCase):
         self.assertEqual(stale, 0)
         self.assertEqual(len(os.listdir(self.da)), ROUNDS)
 
+    def test_changes_that_change_nothing(self):
+        """Answered without a brick, unless they would: what another mount set meanwhile, suid, a ctime of before."""
+        wrong = 0
+        for i in range(ROUNDS):
+            path, there = self.da / f"f{i}", self.db / f"f{i}"
+            with open(path, "wb") as f:
+                os.utime(f.fileno(), (1, 1))
+                os.fchown(f.fileno(), 0, 0)
+                os.fchmod(f.fileno(), 0o644)
+                os.chown(there, 1000 + i, 1000)
+                os.fchown(f.fileno(), 0, 0)
+                wrong += there.stat().st_uid != 0
+                os.chmod(there, 0o600)
+                os.fchmod(f.fileno(), 0o644)
+                wrong += there.stat().st_mode & 0o7777 != 0o644
+                os.fchmod(f.fileno(), 0o4755)
+                os.fchown(f.fileno(), 0, 0)
+                wrong += there.stat().st_mode & 0o7777 != 0o755
+        self.assertEqual(wrong, 0)
+        before = path.stat().st_ctime_ns
+        time.sleep(0.01)
+        os.chown(path, 0, 0)
+        self.assertGreater(path.stat().st_ctime_ns, before)
+        self.assertGreater(there.stat().st_ctime_ns, before)
+
     def test_appending_from_two(self):
         (self.da / "log").touch()
         procs = [multiprocessing.Process(target=append, args=(d / "log", c, 400)) for d, c in ((self.da, "a"), (self.db, "b"))]

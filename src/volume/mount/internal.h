@@ -67,10 +67,11 @@ struct node {
 	bool dirty;		 /* written through here since the newest fsync */
 	uint64_t forks, written; /* of the first such write (vclient_forks_end); writes so far */
 	uint64_t durable;	 /* version whose data is on stable storage, while not dirty; 0 = none */
-	uint16_t since_sync, sync_every;    /* writes since the newest fsync; between the two newest */
-	uint8_t steady;			    /* times in a row that it was so many */
-	uint64_t contended_until;	    /* written by others while it was written here */
-	_Atomic uint32_t doubt;		    /* drops of its pages that have not come to their end */
+	uint16_t since_sync, sync_every; /* writes since the newest fsync; between the two newest */
+	uint8_t steady;			 /* times in a row that it was so many */
+	uint64_t touched_us, touched; /* newest SETATTR through here: when it was sent, the version it made */
+	uint64_t contended_until;     /* written by others while it was written here */
+	_Atomic uint32_t doubt;	      /* drops of its pages that have not come to their end */
 	struct behind_file *_Atomic behind; /* NULL until something was written behind */
 };
 

@@ -160,7 +160,7 @@ static void drop_node(struct mount *m, struct node *n)
 	n->attr_known = n->leased = n->locked = n->no_xattrs = n->complete = n->fresh = n->build = false;
 	n->misses = 0;
 	n->changes++;
-	n->contended_until = 0;
+	n->contended_until = n->touched_us = n->touched = 0;
 	n->ino = (struct vol_ino){0};
 	pthread_mutex_unlock(&n->lock);
 	n->next = t->free;
