@@ -61,11 +61,20 @@ static int born(struct tx *t, struct inode *folder, struct inode *in)
 	return r;
 }
 
+/* The folder's next number, but none below the time in microseconds: when all copies lost power the count may stand before numbers whose files are
+ * gone, and a client that still holds one of those must not meet another file under it. */
+static uint64_t number_next(const struct tx *t, struct inode *folder)
+{
+	if (t->now > 0)
+		folder->next = MAX(folder->next, (uint64_t)t->now / 1000);
+	return folder->next++;
+}
+
 static int born_file(struct tx *t, struct inode *folder, struct inode *in)
 {
 	const struct vfs_op *op = t->op;
 
-	in->a.ino = (struct vol_ino){op->ino.folder, folder->next++};
+	in->a.ino = (struct vol_ino){op->ino.folder, number_next(t, folder)};
 	in->a.nlink = 1;
 	in->a.uid = op->attr.uid;
 	in->a.gid = op->attr.gid;

@@ -48,7 +48,7 @@ static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 	op_init(&op, VFS_SETATTR, req, n);
 	op.set = VFS_SET_SIZE;
 	atomic_fetch_add(&n->writing, 1);
-	r = vclient_call(slot_of(m), &op, &res, &leased);
+	r = change_call(m, n, NULL, &op, &res, &leased);
 	if (r == 0) {
 		gate_in(m);
 		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
@@ -163,6 +163,49 @@ void file_wrote(struct node *n, uint64_t forks)
 	pthread_mutex_unlock(&n->lock);
 }
 
+int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
+		bool *ret_leased)
+{
+	struct vclient_slot *s = slot_of(m);
+	int r;
+
+	vclient_forks_begin(s);
+	r = vclient_call(s, op, res, ret_leased);
+	if (r == 0 || r == -EIO) { /* -EIO: it may have been done */
+		file_wrote(n, vclient_forks_end(s, &n->ino));
+		if (n2 && n2 != n)
+			file_wrote(n2, vclient_forks_end(s, &n2->ino));
+	}
+	return r;
+}
+
+int node_sync(struct mount *m, struct node *n)
+{
+	struct vclient_slot *s = slot_of(m);
+	uint64_t written, forks;
+	bool lost = false;
+	int r;
+
+	pthread_mutex_lock(&n->lock);
+	written = n->written;
+	pthread_mutex_unlock(&n->lock);
+	r = vclient_fsync(s, &n->ino);
+	vclient_forks_begin(s);
+	forks = vclient_forks_end(s, &n->ino);
+	pthread_mutex_lock(&n->lock);
+	if (r == 0 && n->dirty) {
+		lost = n->forks != forks;
+		n->dirty = n->written != written;
+		n->forks = forks;
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (lost)
+		log_warn(
+			"fsync: all copies of a file or folder lost power after it was changed: what was not "
+			"synced may be gone");
+	return lost ? -EIO : r;
+}
+
 /* ---- fsync that is foreseen ---- */
 
 /* Is this write to be durable? Node locked. */
@@ -275,8 +318,7 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	uint64_t written, forks;
-	bool lost = false, durable;
+	bool durable;
 	int r;
 
 	(void)datasync;
@@ -287,28 +329,10 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 		return;
 	}
 	pthread_mutex_lock(&n->lock);
-	written = n->written;
 	count_sync(n);
 	durable = still_durable(n);
 	pthread_mutex_unlock(&n->lock);
-	if (durable) {
-		fuse_reply_err(req, 0);
-		return;
-	}
-	r = vclient_fsync(slot_of(m), &n->ino);
-	vclient_forks_begin(slot_of(m));
-	forks = vclient_forks_end(slot_of(m), &n->ino);
-	pthread_mutex_lock(&n->lock);
-	if (r == 0 && n->dirty) {
-		lost = n->forks != forks;
-		n->dirty = n->written != written;
-		n->forks = forks;
-	}
-	pthread_mutex_unlock(&n->lock);
-	if (lost)
-		log_warn("fsync: all copies of a file lost power after it was written: what was not synced "
-			 "may be gone");
-	fuse_reply_err(req, lost ? EIO : -r);
+	fuse_reply_err(req, durable ? 0 : -node_sync(m, n));
 }
 
 static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
@@ -362,7 +386,10 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	op.gen = n->attr.gen;
 	pthread_mutex_unlock(&n->lock);
 	atomic_fetch_add(&n->writing, 1);
+	vclient_forks_begin(slot_of(m));
 	r = fallocate_parts(m, &op, &res, &leased);
+	if (r == 0 || r == -EIO)
+		file_wrote(n, vclient_forks_end(slot_of(m), &n->ino));
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);
 		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);

@@ -64,7 +64,7 @@ struct node {
 	uint64_t place, placed_from,
 		placed_ms;	 /* of a folder, moved.c: its parent, the one before, since when */
 	uint64_t changes;	 /* own changes of the folder's names */
-	bool dirty;		 /* written through here since the newest fsync */
+	bool dirty;		 /* written or changed through here since the newest fsync */
 	uint64_t forks, written; /* of the first such write (vclient_forks_end); writes so far */
 	uint64_t durable;	 /* version whose data is on stable storage, while not dirty; 0 = none */
 	uint16_t since_sync, sync_every; /* writes since the newest fsync; between the two newest */
@@ -265,6 +265,12 @@ int behind_error(struct mount *m, struct node *n,
 /* ---- file.c ---- */
 void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
 void file_wrote(struct node *n, uint64_t forks); /* something is written; forks: vclient_forks_end */
+/* vclient_call of an operation that changes inode n, and n2 (NULL: none) with it: file_wrote of both, so that a later fsync of one of them tells when
+ * a power loss of all copies may have taken the change. */
+int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
+		bool *ret_leased);
+/* fsync of an inode, whose buffered writes are out: 0, -errno, or once -EIO when all copies lost power since it was changed here. */
+int node_sync(struct mount *m, struct node *n);
 void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

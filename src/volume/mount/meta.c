@@ -166,7 +166,7 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	t = tick_of(m, &n->ino, NULL);
 	sent_us = clock_us();
 	atomic_fetch_add(&n->writing, 1);
-	r = vclient_call(slot_of(m), &op, &res, &leased);
+	r = change_call(m, n, NULL, &op, &res, &leased);
 	moved_changed(m, n);
 	if (r < 0) {
 		cache_unsure(n);
@@ -335,7 +335,7 @@ static void change_xattr(fuse_req_t req, struct vfs_op *op, struct node *n)
 	n->no_xattrs = false;
 	pthread_mutex_unlock(&n->lock);
 	atomic_fetch_add(&n->writing, 1);
-	r = vclient_call(slot_of(m), op, &res, &leased);
+	r = change_call(m, n, NULL, op, &res, &leased);
 	moved_changed(m, n);
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);

@@ -213,7 +213,7 @@ static int change_name(struct mount *m, struct node *folder, struct vfs_op *op, 
 	int r;
 
 	*f = (struct found){.tick = tick_of(m, &folder->ino, NULL), .pushes = atomic_load(&m->pushes)};
-	r = vclient_call(slot_of(m), op, res, &f->leased);
+	r = change_call(m, folder, NULL, op, res, &f->leased);
 	pthread_mutex_lock(&folder->lock);
 	if (r == 0)
 		folder_changed(m, folder, name, makes, false);

@@ -157,7 +157,7 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		t = tick_of(m, &from->ino, &to->ino);
 		pushes = atomic_load(&m->pushes);
 		if (r == 0)
-			r = vclient_call(slot_of(m), &op, &res, &leased);
+			r = change_call(m, from, to, &op, &res, &leased);
 		if (locked) {
 			(void)volume_lock(m, F_UNLCK);
 			pthread_mutex_unlock(&renaming);

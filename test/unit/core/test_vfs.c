@@ -833,9 +833,37 @@ static void test_statfs(void **state)
 	world_free(w);
 }
 
-TEST_MAIN(cmocka_unit_test(test_create), cmocka_unit_test(test_long_names), cmocka_unit_test(test_devices),
-	  cmocka_unit_test(test_symlink), cmocka_unit_test(test_setgid), cmocka_unit_test(test_set_id_bits),
-	  cmocka_unit_test(test_times), cmocka_unit_test(test_write), cmocka_unit_test(test_truncate),
+/* What the first world made is lost with its power; the second goes on from before that, later. */
+static void test_numbers_after_a_loss(void **state)
+{
+	struct world *w = world_new(4, 1, VOL_STRIPE_SIZE), *again = world_new(4, 1, VOL_STRIPE_SIZE);
+	struct vol_ino lost[20];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lost); i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(create(w, root, name, 0644), 0);
+		lost[i] = res.attr.ino;
+		for (unsigned k = 0; k < i; k++)
+			assert_int_not_equal(lost[i].num, lost[k].num);
+	}
+	again->now = w->now + 1000000;
+	assert_int_equal(create(again, root, "new", 0644), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(lost); i++)
+		assert_int_not_equal(res.attr.ino.num, lost[i].num);
+	again->now = 1000; /* a clock far behind: still no number twice */
+	lost[0] = res.attr.ino;
+	assert_int_equal(create(again, root, "newer", 0644), 0);
+	assert_int_equal(res.attr.ino.num, lost[0].num + 1);
+	world_free(w);
+	world_free(again);
+}
+
+TEST_MAIN(cmocka_unit_test(test_create), cmocka_unit_test(test_numbers_after_a_loss),
+	  cmocka_unit_test(test_long_names), cmocka_unit_test(test_devices), cmocka_unit_test(test_symlink),
+	  cmocka_unit_test(test_setgid), cmocka_unit_test(test_set_id_bits), cmocka_unit_test(test_times),
+	  cmocka_unit_test(test_write), cmocka_unit_test(test_truncate),
 	  cmocka_unit_test(test_foreign_generation), cmocka_unit_test(test_fallocate),
 	  cmocka_unit_test(test_links), cmocka_unit_test(test_link_max), cmocka_unit_test(test_orphans),
 	  cmocka_unit_test(test_rmdir), cmocka_unit_test(test_mkdir_same_id), cmocka_unit_test(test_rename),

@@ -207,7 +207,8 @@ static void test_readdir(void **state)
 	assert_string_equal(names[0], "000");
 	assert_string_equal(names[499], "499");
 	assert_int_equal(list(w, root, 0, names, 600), 1);
-	assert_int_equal(call(w, (struct vfs_op){.type = VFS_READDIR, .ino = {d.folder, 1}}), -ENOTDIR);
+	assert_int_equal(lookup(w, d, "007"), 0);
+	assert_int_equal(call(w, (struct vfs_op){.type = VFS_READDIR, .ino = res.attr.ino}), -ENOTDIR);
 	world_free(w);
 }
 
