@@ -18,6 +18,7 @@ static void texts(const char *text, size_t size)
 	size_t n;
 	int bits;
 
+	ensure(expanded);
 	log_record_format(text, size, &o, &b);
 	if (image_ref_split(text, &name, &tag) == 0) {
 		ensure(*name != '/' && !strstr(name, ".."));

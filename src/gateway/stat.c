@@ -93,7 +93,7 @@ static void take_line(struct proxy_state *p, struct table *t, char *line)
 
 	if (*line == '#') {
 		t->separator = strchr(line, ',') ? "," : " ";
-		t->n = split(line + 2, t->separator, t->names);
+		t->n = split(line + (line[1] == ' ' ? 2 : 1), t->separator, t->names);
 	} else if (!*line) {
 		t->separator = NULL;
 	} else if (str_starts(line, "KUAYU_CONFIG=")) {

@@ -162,6 +162,8 @@ static void proxy_answer(void **state)
 	assert_string_equal(commands.data, "shutdown session 0x3;");
 	proxy_state_done(&p);
 	assert_int_equal(proxy_state_parse("Unknown command\n", &p, &e), -EBADMSG);
+	assert_int_equal(proxy_state_parse("#", &p, &e),
+			 -EBADMSG); /* a head line with nothing in it, at the very end */
 }
 
 TEST_MAIN(cmocka_unit_test(exposures), cmocka_unit_test(configuration), cmocka_unit_test(proxy_answer))
