@@ -3,9 +3,12 @@
 import http.client
 import json
 import ssl
+import time
 
 from lab.units import CSI_SOCKET, HEALTH_PORT
 from lab.util import LabError, run, wait_for
+
+APPLY_TRIES = 3
 
 
 class Cluster:
@@ -101,7 +104,13 @@ class Cluster:
         return run(binary, f"--kubeconfig={config}", *argv, timeout=timeout, check=check, **options)
 
     def apply(self, path_or_text, domain=None):
+        """Again, as a person would, when the store did not answer in time: three etcd members flush to one disk here, which at times stands for seconds."""
         text = str(path_or_text)
-        if "\n" in text:
-            return self.kubectl("apply", "-f", "-", domain=domain, input=text)
-        return self.kubectl("apply", "-f", text, domain=domain)
+        argv, options = (("-f", "-"), {"input": text}) if "\n" in text else (("-f", text), {})
+        for left in range(APPLY_TRIES - 1, -1, -1):
+            try:
+                return self.kubectl("apply", *argv, domain=domain, **options)
+            except LabError as problem:
+                if not left or "the store did not answer in time" not in str(problem):
+                    raise
+                time.sleep(1)
