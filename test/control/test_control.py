@@ -92,11 +92,11 @@ class Workloads(ControlTest):
 
     def test_replicaset_scale(self):
         self.create("replicasets", workload("ReplicaSet", "rs", 4))
-        self.within(30, lambda: self.get("replicasets", "rs")["status"].get("availableReplicas") == 4, "4 pods")
+        self.within(10, lambda: self.get("replicasets", "rs")["status"].get("availableReplicas") == 4, "4 pods")
         self.s.kubectl("scale", "-n", self.ns, "rs/rs", "--replicas=1")
-        self.within(30, lambda: len(self.pods()) == 1 and self.get("replicasets", "rs")["status"]["replicas"] == 1, "1 pod")
+        self.within(10, lambda: len(self.pods()) == 1 and self.get("replicasets", "rs")["status"]["replicas"] == 1, "1 pod")
         self.s.call("DELETE", "/api/v1/namespaces/%s/pods/%s" % (self.ns, self.pods()[0]["metadata"]["name"]))
-        self.within(30, lambda: len(self.ready()) == 1, "replaced")
+        self.within(10, lambda: len(self.ready()) == 1, "replaced")
 
     def test_deployment_rollout_and_undo(self):
         self.create("deployments", workload("Deployment", "web", 6))
@@ -130,7 +130,7 @@ class Workloads(ControlTest):
     def test_deployment_recreate(self):
         d = workload("Deployment", "re", 3, strategy={"type": "Recreate"})
         self.create("deployments", d)
-        self.within(30, lambda: len(self.ready("re")) == 3, "3 pods")
+        self.within(15, lambda: len(self.ready("re")) == 3, "3 pods")
         mixed = []
 
         def done():
@@ -181,22 +181,22 @@ class Workloads(ControlTest):
     def test_endpoints(self):
         self.create("services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
                                  "spec": {"selector": {"app": "ep"}, "ports": [{"name": "http", "port": 8080, "targetPort": "http"}]}})
-        self.within(30, lambda: self.items("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % self.ns), "an empty slice")
+        self.within(5, lambda: self.items("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % self.ns), "an empty slice")
         self.create("deployments", workload("Deployment", "ep", 3))
-        self.within(30, lambda: len([e for e in self.endpoints("web") if e["conditions"]["ready"]]) == 3, "3 endpoints")
+        self.within(15, lambda: len([e for e in self.endpoints("web") if e["conditions"]["ready"]]) == 3, "3 endpoints")
         e = self.endpoints("web")[0]
         self.assertEqual(e["zone"], e["nodeName"][0])
         s = self.items("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % self.ns)[0]
         self.assertEqual(s["ports"][0]["port"], 80)
         self.s.call("DELETE", "/api/v1/namespaces/%s/services/web" % self.ns)
-        self.within(30, lambda: not self.endpoints("web"), "slices follow their service")
+        self.within(10, lambda: not self.endpoints("web"), "slices follow their service")
 
     def test_garbage_background_foreground_orphan(self):
         for name in ("bg", "fg", "or"):
             self.create("deployments", workload("Deployment", name, 2))
         self.within(20, lambda: len(self.ready()) == 6, "6 pods")
         self.s.kubectl("delete", "-n", self.ns, "deployment/bg", "--wait=false")
-        self.within(30, lambda: not self.pods("bg"), "background")
+        self.within(15, lambda: not self.pods("bg"), "background")
         self.s.kubectl("delete", "-n", self.ns, "deployment/fg", "--cascade=foreground", "--timeout=15s")
         self.assertFalse(self.pods("fg"))
         self.s.kubectl("delete", "-n", self.ns, "deployment/or", "--cascade=orphan", "--timeout=15s")
@@ -208,7 +208,7 @@ class Workloads(ControlTest):
 
     def test_namespace_deletion(self):
         self.create("deployments", workload("Deployment", "gone", 3))
-        self.within(30, lambda: len(self.ready("gone")) == 3, "3 pods")
+        self.within(15, lambda: len(self.ready("gone")) == 3, "3 pods")
         self.s.kubectl("delete", "namespace", self.ns, "--timeout=20s")
         self.assertEqual(self.s.call("GET", "/api/v1/namespaces/" + self.ns)[0], 404)
 
@@ -257,7 +257,7 @@ class NodeDeath(ControlTest):
         self.assertFalse([p for p in self.ready("bound") if p["spec"]["nodeName"] == victim])
         reasons = {e["reason"] for e in self.items("/api/v1/namespaces/default/events") if e["involvedObject"].get("name") == victim}
         self.assertLessEqual({"NodeSilent", "NodeDead", "NodeFenced", "PodsEvicted"}, reasons)
-        self.within(30, lambda: "PodsReplaced" in {e["reason"] for e in self.items("/api/v1/namespaces/default/events")}, "told that they are replaced")
+        self.within(5, lambda: "PodsReplaced" in {e["reason"] for e in self.items("/api/v1/namespaces/default/events")}, "told that they are replaced")
         n.power_on(victim)
         self.within(10, lambda: not self.s.call("GET", "/api/v1/nodes/" + victim)[1]["spec"].get("taints"), "taints go")
         self.within(5, lambda: len(self.ready("bound")) == 3, "members that stayed are ready again")
@@ -266,7 +266,7 @@ class NodeDeath(ControlTest):
     def test_short_silence_changes_nothing(self):
         """A lease that is late although the peers hear the node: slow, not dead."""
         self.create("deployments", workload("Deployment", "calm", 3))
-        self.within(30, lambda: len(self.ready("calm")) == 3, "3 pods")
+        self.within(15, lambda: len(self.ready("calm")) == 3, "3 pods")
         before = {p["metadata"]["uid"] for p in self.pods("calm")}
         self.c.nodes.silent.add("b1")
         time.sleep(1.5)
@@ -277,7 +277,7 @@ class NodeDeath(ControlTest):
 
     def test_leader_dies(self):
         self.create("deployments", workload("Deployment", "led", 2))
-        self.within(30, lambda: len(self.ready("led")) == 2, "2 pods")
+        self.within(15, lambda: len(self.ready("led")) == 2, "2 pods")
         lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kuayu-controller"
         holder = self.s.call("GET", lease)[1]["spec"]["holderIdentity"]
         i = int(holder[1:])
@@ -295,7 +295,7 @@ class NodeDeath(ControlTest):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lost"},
                "spec": {"nodeName": "nowhere", "containers": [{"name": "c", "image": "x:1"}]}}
         self.create("pods", pod)
-        self.within(30, lambda: not self.pods(), "a pod of a node that does not exist")
+        self.within(15, lambda: not self.pods(), "a pod of a node that does not exist")
 
 
 if __name__ == "__main__":

@@ -275,7 +275,7 @@ class DriverTest(unittest.TestCase):
         os.kill(self.d.fake_pid(), signal.SIGKILL)
         self.assertFalse(reads(pod))
         self.d.start("--volume=factory")
-        wait_for(lambda: reads(pod) and reads(ro) and reads(away), 30, self.d.log.read_text)
+        wait_for(lambda: reads(pod) and reads(ro) and reads(away), 15, self.d.log.read_text)
         for t in (pod, ro, away):
             self.unpublish(v.volume_id, t)
             self.assertFalse(t.exists())
@@ -331,7 +331,7 @@ class DriverTest(unittest.TestCase):
         for m in [m for m in mount_points() if m.startswith(str(self.d.dir))]:
             subprocess.run(["umount", "-l", m], check=True)
         self.d.start("--volume=factory")
-        wait_for(lambda: (pod / "x").exists(), 30, self.d.log.read_text)
+        wait_for(lambda: (pod / "x").exists(), 10, self.d.log.read_text)
         self.assertEqual(self.d.mounts_made(), 2)
 
     def test_many_at_once(self):

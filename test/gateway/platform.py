@@ -71,7 +71,7 @@ class Platform:
         self.tls = ssl.create_default_context(cafile=self.ca)
         self.tls.load_cert_chain(self.cert, self.key)
         self.connection = None
-        wait_for("the API server answers", 30, self.ready)
+        wait_for("the API server answers", 10, self.ready)
 
     def ready(self):
         """As a client would ask: /readyz also waits for the default namespaces."""

@@ -125,7 +125,7 @@ class GatewayTest(unittest.TestCase):
         cls.p = Platform()
         cls.addClassCleanup(cls.p.close)
         cls.health = cls.start_gateway()
-        wait_for("the gateway is healthy", 20, lambda: cls.healthy())
+        wait_for("the gateway is healthy", 10, lambda: cls.healthy())
 
     @classmethod
     def start_gateway(cls):
@@ -164,7 +164,7 @@ class GatewayTest(unittest.TestCase):
         process = f"backend-{self.name}-{name}"
         self.p.start(process, BACKEND, name, address, str(port), *(["tcp"] if tcp else []), program=sys.executable)
         self.backends[name] = process
-        wait_for("the backend listens", 20, lambda: self.listens(address, port))
+        wait_for("the backend listens", 5, lambda: self.listens(address, port))
         self.endpoints[name] = {"addresses": [address], "zone": zone, "conditions": {"ready": True, "serving": True,
                                                                                      "terminating": False}}
         return name
@@ -209,7 +209,7 @@ class GatewayTest(unittest.TestCase):
         self.backend("b")
         self.backend("c")
         self.publish()
-        wait_for("answered in the own zone", 20, answers(self.port, "a1"))
+        wait_for("answered in the own zone", 5, answers(self.port, "a1"))
         loads = [Load(self.port), Load(self.port), Load(self.port, "POST", {"Idempotency-Key": "k"})]
         for load in loads:
             load.start()
@@ -227,7 +227,7 @@ class GatewayTest(unittest.TestCase):
             self.assertGreater(load.n, 50)
         print(f"longest wait {max(l.longest for l in loads):.2f} s, {sum(l.again for l in loads)} kept connections closed")
         self.assertIn(("GatewayFailover", "a", "b"), self.timeline())
-        wait_for("the return is told", 20, lambda: ("GatewayReturned", "b", "a") in self.timeline())
+        wait_for("the return is told", 3, lambda: ("GatewayReturned", "b", "a") in self.timeline())
         self.assertEqual(http_get(self.health, "/metrics")[0], 200)
         self.assertGreaterEqual(metric(self.health, "kuayu_gateway_failovers_total"), 1)
 
@@ -236,7 +236,7 @@ class GatewayTest(unittest.TestCase):
         for zone in "bc":
             self.backend(zone)
         self.publish()
-        wait_for("answered", 20, answers(self.port, "b1"))
+        wait_for("answered", 5, answers(self.port, "b1"))
         names = [request(self.port)[1] for _ in range(60)]
         self.assertGreaterEqual(names.count("b1"), 58)
         self.stop("b1")
@@ -247,7 +247,7 @@ class GatewayTest(unittest.TestCase):
         self.backend("a", tcp=True)
         self.backend("b", tcp=True)
         self.publish()
-        wait_for("listening", 20, lambda: self.listens(GATEWAY, self.port))
+        wait_for("listening", 5, lambda: self.listens(GATEWAY, self.port))
 
         def first_line():
             s = socket.create_connection((GATEWAY, self.port), timeout=5)
@@ -260,7 +260,7 @@ class GatewayTest(unittest.TestCase):
             connection.close()
             return line
 
-        wait_for("served in the own zone", 20, lambda: served_by() == "a1")
+        wait_for("served in the own zone", 5, lambda: served_by() == "a1")
         s, f, name = first_line()
         self.assertEqual(name, "a1")
         self.stop("a1")
@@ -278,7 +278,7 @@ class GatewayTest(unittest.TestCase):
         self.backend("a")
         self.backend("b")
         self.publish()
-        wait_for("answered in the own zone", 20, answers(self.port, "a1"))
+        wait_for("answered in the own zone", 5, answers(self.port, "a1"))
         self.p.processes[self.backends["a1"]].send_signal(signal.SIGSTOP)
         time.sleep(0.05)  # it takes a moment to stop
         start = time.monotonic()
@@ -291,7 +291,7 @@ class GatewayTest(unittest.TestCase):
         self.backend("b")
         self.backend("c")
         self.publish()
-        wait_for("answered", 20, answers(self.port, "b1"))
+        wait_for("answered", 5, answers(self.port, "b1"))
         loads = [Load(self.port) for _ in range(3)]
         slow = []
         waiting = threading.Thread(target=lambda: slow.append(request(self.port, path="/slow")))
@@ -319,8 +319,8 @@ class GatewayTest(unittest.TestCase):
         self.backend("a", 1)
         self.backend("a", 2)
         self.publish()
-        wait_for("answered", 20, answers(self.port, "a1"))
-        wait_for("both are used", 20, lambda: {request(self.port)[1] for _ in range(8)} == {"a1", "a2"})
+        wait_for("answered", 5, answers(self.port, "a1"))
+        wait_for("both are used", 5, lambda: {request(self.port)[1] for _ in range(8)} == {"a1", "a2"})
         results = []
         threads = [threading.Thread(target=lambda: results.append(request(self.port, path="/slow"))) for _ in range(4)]
         for t in threads:
@@ -336,14 +336,14 @@ class GatewayTest(unittest.TestCase):
         del self.endpoints["a1"]
         self.publish()
         server = f'server="a_127.77.10.1_{self.target_port}"'
-        wait_for("the server is deleted", 20, lambda: server not in http_get(self.health, "/metrics")[1])
+        wait_for("the server is deleted", 6, lambda: server not in http_get(self.health, "/metrics")[1])
 
     def test_new_service_without_a_gap(self):
         """A reload hands the sockets over: a request stream on another port does not notice."""
         first = self.service()
         self.backend("a")
         self.publish()
-        wait_for("answered", 20, answers(first, "a1"))
+        wait_for("answered", 5, answers(first, "a1"))
         load = Load(first)
         load.start()
         second = free_port(GATEWAY)
@@ -351,7 +351,7 @@ class GatewayTest(unittest.TestCase):
                 "spec": {"type": "LoadBalancer", "ports": [{"name": "main", "port": second, "appProtocol": "http"}]}}
         self.p.create(SERVICES, body)
         self.made.append(f"{SERVICES}/{self.name}-2")
-        wait_for("the new port listens", 20, lambda: self.listens(GATEWAY, second))
+        wait_for("the new port listens", 5, lambda: self.listens(GATEWAY, second))
         time.sleep(0.5)
         load.finish()
         self.assertEqual(load.failed, [])
@@ -362,7 +362,7 @@ class GatewayTest(unittest.TestCase):
         self.service()
         self.backend("a")
         self.publish()
-        wait_for("answered", 20, answers(self.port, "a1"))
+        wait_for("answered", 5, answers(self.port, "a1"))
         load = Load(self.port)
         load.start()
         self.p.kill("gateway-a1")
@@ -388,18 +388,18 @@ class GatewayTest(unittest.TestCase):
         self.made.append("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kuayu-gateway-b1")
         want = [{"ip": GATEWAY}, {"ip": "127.77.2.1"}]
         strip = lambda s: [{"ip": i["ip"]} for i in s.get("status", {}).get("loadBalancer", {}).get("ingress", [])]
-        wait_for("both addresses are told", 20, lambda: strip(self.p.get(f"{SERVICES}/{self.name}")) == want)
+        wait_for("both addresses are told", 8, lambda: strip(self.p.get(f"{SERVICES}/{self.name}")) == want)
 
     def test_port_conflict(self):
         self.service()
         self.backend("a")
         self.publish()
-        wait_for("answered", 20, answers(self.port, "a1"))
+        wait_for("answered", 5, answers(self.port, "a1"))
         time.sleep(1.1)  # creation times have whole seconds
         self.p.create(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "zz-late"},
                                  "spec": {"type": "LoadBalancer", "ports": [{"port": self.port}]}})
         self.made.append(f"{SERVICES}/zz-late")
-        wait_for("it is told", 20, lambda: "already exposed" in self.p.log("gateway-a1"))
+        wait_for("it is told", 5, lambda: "already exposed" in self.p.log("gateway-a1"))
         self.assertEqual(request(self.port), (200, "a1"))
 
     def test_port_of_another_program(self):
@@ -408,11 +408,11 @@ class GatewayTest(unittest.TestCase):
             other.bind((GATEWAY, 0))
             other.listen()
             self.service(port=other.getsockname()[1])
-            wait_for("it is told", 20, lambda: f"port {self.port} of {GATEWAY} is in use" in self.p.log("gateway-a1"))
+            wait_for("it is told", 5, lambda: f"port {self.port} of {GATEWAY} is in use" in self.p.log("gateway-a1"))
             self.assertTrue(self.healthy())
         self.backend("a")
         self.publish()
-        wait_for("answered", 20, answers(self.port, "a1"))
+        wait_for("answered", 15, answers(self.port, "a1"))
 
     def test_h2_balances_each_call(self):
         """Backends that speak cleartext HTTP/2 only (each an HAProxy); one client connection, calls go to both."""
@@ -426,10 +426,10 @@ class GatewayTest(unittest.TestCase):
                         f" http-request return status 200 content-type text/plain string {name}\n")
             self.backends[name] = f"h2-{number}"
             self.p.start(f"h2-{number}", "-db", "-f", conf, program="haproxy")
-            wait_for("it listens", 20, lambda: self.listens(address, self.target_port))
+            wait_for("it listens", 5, lambda: self.listens(address, self.target_port))
             self.endpoints[name] = {"addresses": [address], "zone": "a", "conditions": {"ready": True}}
         self.publish()
-        wait_for("both are used", 20, lambda: set(h2_calls(self.port, 4)) == {"a1", "a2"})
+        wait_for("both are used", 5, lambda: set(h2_calls(self.port, 4)) == {"a1", "a2"})
         out = h2_calls(self.port, 8)
         self.assertEqual((out.count("a1"), out.count("a2")), (4, 4))
 

@@ -43,7 +43,7 @@ class SchedulerTest(unittest.TestCase):
         return self.p.get(f"{PODS}/{name}")["spec"].get("nodeName")
 
     def scheduled(self, name):
-        return wait_for(f"{name} has a node", 20, lambda: self.node_of(name))
+        return wait_for(f"{name} has a node", 5, lambda: self.node_of(name))
 
     def condition(self, name):
         for c in self.p.get(f"{PODS}/{name}").get("status", {}).get("conditions", []):
@@ -52,7 +52,7 @@ class SchedulerTest(unittest.TestCase):
         return {}
 
     def refused(self, name, message):
-        wait_for(f"{name} is refused: {message}", 20, lambda: self.condition(name).get("message") == message)
+        wait_for(f"{name} is refused: {message}", 5, lambda: self.condition(name).get("message") == message)
         self.assertEqual(self.condition(name)["status"], "False")
         self.assertEqual(self.condition(name)["reason"], "Unschedulable")
         self.assertIsNone(self.node_of(name))
@@ -66,7 +66,7 @@ class SchedulerTest(unittest.TestCase):
         self.pod("simple")
         self.assertEqual(self.scheduled("simple"), "a1")
         self.assertEqual(self.condition("simple").get("status"), "True")
-        wait_for("the event", 20, lambda: ("Scheduled", "Successfully assigned default/simple to a1") in self.events("simple"))
+        wait_for("the event", 3, lambda: ("Scheduled", "Successfully assigned default/simple to a1") in self.events("simple"))
 
     def test_tells_why_not_and_wakes_up(self):
         self.pod("big", cpu="3")
@@ -76,7 +76,7 @@ class SchedulerTest(unittest.TestCase):
         message = ("0/2 nodes are available: 1 Insufficient cpu, "
                    "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.")
         self.refused("big", message)
-        wait_for("the event", 20, lambda: ("FailedScheduling", message) in self.events("big"))
+        wait_for("the event", 3, lambda: ("FailedScheduling", message) in self.events("big"))
         self.p.patch(f"{NODES}/b1/status", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
         self.assertEqual(self.scheduled("big"), "b1")
         self.assertEqual(self.condition("big").get("status"), "True")
@@ -96,7 +96,7 @@ class SchedulerTest(unittest.TestCase):
         for i in range(130):
             self.pod(f"p-{i}", cpu="100m")
         items = lambda: self.p.get(PODS)["items"]
-        wait_for("all places are taken", 20, lambda: sum(1 for p in items() if p["spec"].get("nodeName")) == 120)
+        wait_for("all places are taken", 10, lambda: sum(1 for p in items() if p["spec"].get("nodeName")) == 120)
         count = {}
         for p in items():
             node = p["spec"].get("nodeName")
@@ -127,7 +127,7 @@ class SchedulerTest(unittest.TestCase):
         first = leaders()[0]
         self.p.kill(f"scheduler-{first}")
         self.pod("after")
-        self.assertEqual(wait_for("after has a node", 20, lambda: self.node_of("after")), "a1")
+        self.assertEqual(wait_for("after has a node", 10, lambda: self.node_of("after")), "a1")
         self.assertEqual(http_get(self.ports[1 - first], "/healthz")[0], 200)
         self.assertGreaterEqual(metric(self.ports[1 - first], "kuayu_scheduler_pod_seconds_count"), 1)
 

@@ -43,7 +43,7 @@ def children(pid):
         return []
 
 
-def until(what, seconds=30, text="condition", every=0.02):
+def until(what, seconds=20, text="condition", every=0.02):
     """Waits until what() is true and returns its value."""
     end = time.monotonic() + seconds
     while True:
@@ -234,13 +234,13 @@ class Cluster:
         q = "" if grace is None else f"?gracePeriodSeconds={grace}"
         return self.request("DELETE", f"/api/v1/namespaces/{ns}/pods/{name}{q}")
 
-    def wait_phase(self, name, phase, seconds=30):
+    def wait_phase(self, name, phase, seconds=20):
         def there():
             p = self.pod(name)
             return p if p and p.get("status", {}).get("phase") == phase else None
         return until(there, seconds, lambda: f"{name} {phase}: {json.dumps((self.pod(name) or {}).get('status'), indent=1)}\n{self.logs()}")
 
-    def wait_ready(self, name, ready=True, seconds=30):
+    def wait_ready(self, name, ready=True, seconds=20):
         def there():
             p = self.pod(name)
             for c in (p or {}).get("status", {}).get("conditions", []):
@@ -248,13 +248,13 @@ class Cluster:
                     return p
         return until(there, seconds, lambda: f"{name} ready={ready}: {json.dumps((self.pod(name) or {}).get('status'), indent=1)}\n{self.logs()}")
 
-    def wait_gone(self, name, seconds=30):
+    def wait_gone(self, name, seconds=20):
         until(lambda: self.pod(name) is None, seconds, lambda: f"{name} gone: {json.dumps(self.pod(name), indent=1)}\n{self.logs()}")
 
     def log(self, name, ns="default", container="main", node="a1", query=""):
         return self.nodes[node].get(f"/containerLogs/{ns}/{name}/{container}{query}")
 
-    def wait_log(self, name, text, seconds=30, **kw):
+    def wait_log(self, name, text, seconds=15, **kw):
         def there():
             try:
                 got = self.log(name, **kw)

@@ -47,7 +47,7 @@ class NetworkTest(unittest.TestCase):
         return node.inside("nsenter", f"--target={pid}", "--net", "--mount", "--", "/bin/busybox", "timeout", "3", "/bin/busybox", "wget", "-q", "-O", "-", url,
                            check=check, timeout=20)
 
-    def fetch_until(self, pod, url, seconds=20):
+    def fetch_until(self, pod, url, seconds=5):
         def there():
             try:
                 return self.fetch(pod, url)
@@ -69,7 +69,7 @@ class NetworkTest(unittest.TestCase):
 
     def test_service_from_the_node(self):
         out = until(lambda: self.c.nodes["b1"].inside("curl", "-s", "--max-time", "3", "http://10.96.7.8/", check=False).strip() == "wa",
-                    20, self.c.logs)
+                    5, self.c.logs)
         self.assertTrue(out)
 
     def test_a_pod_reaches_itself(self):
@@ -100,12 +100,12 @@ class NetworkTest(unittest.TestCase):
         path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/near-x"
         gone = [{**self.endpoint("wa"), "conditions": {"ready": False}}, self.endpoint("wb")]
         self.c.request("PATCH", path, {"endpoints": gone}, "application/merge-patch+json")
-        until(lambda: self.fetch("ca", "http://near/", check=False).strip() == "wb", 20, self.c.logs)
+        until(lambda: self.fetch("ca", "http://near/", check=False).strip() == "wb", 5, self.c.logs)
         self.c.request("PATCH", path, {"endpoints": [self.endpoint("wa"), self.endpoint("wb")]}, "application/merge-patch+json")
-        until(lambda: self.fetch("ca", "http://near/", check=False).strip() == "wa", 20, self.c.logs)
+        until(lambda: self.fetch("ca", "http://near/", check=False).strip() == "wa", 5, self.c.logs)
 
     def test_no_endpoint_is_refused_at_once(self):
-        until(lambda: "10.96.7.10" in self.c.nodes["a1"].inside("nft", "list", "set", "ip", "kuayu", "refused"), 20)
+        until(lambda: "10.96.7.10" in self.c.nodes["a1"].inside("nft", "list", "set", "ip", "kuayu", "refused"), 5)
         begun = time.monotonic()
         out = self.fetch("ca", "http://empty/", check=False)
         self.assertIn("refused", out)
@@ -130,14 +130,14 @@ class NetworkTest(unittest.TestCase):
             except ApiError:
                 return {}
             return json.loads(lease["metadata"].get("annotations", {}).get("kuayu.io/peers", "{}"))
-        until(lambda: peers("a1").get("b1", 9999) < 500, 20, self.c.logs)
-        until(lambda: peers("b1").get("a1", 9999) < 500, 20, self.c.logs)
+        until(lambda: peers("a1").get("b1", 9999) < 500, 5, self.c.logs)
+        until(lambda: peers("b1").get("a1", 9999) < 500, 5, self.c.logs)
         self.c.nodes["b1"].kill(signal.SIGKILL)
         begun = time.monotonic()
-        until(lambda: peers("a1")["b1"] > 800, 20, self.c.logs)
+        until(lambda: peers("a1")["b1"] > 800, 5, self.c.logs)
         self.assertLess(time.monotonic() - begun, 2)
         self.c.nodes["b1"].start()
-        until(lambda: peers("a1")["b1"] < 500, 20, self.c.logs)
+        until(lambda: peers("a1")["b1"] < 500, 5, self.c.logs)
 
     def test_registry(self):
         port = 5055
@@ -150,7 +150,7 @@ class NetworkTest(unittest.TestCase):
             ref = f"10.77.1.1:{port}/test/busy:7"
             until(lambda: "cannot" not in run("skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false",
                                               f"oci:{self.c.images}/busybox:1", f"docker://{ref}", check=False)
-                  and run("curl", "-sf", f"http://10.77.1.1:{port}/v2/test/busy/tags/list", check=False), 30, every=0.3)
+                  and run("curl", "-sf", f"http://10.77.1.1:{port}/v2/test/busy/tags/list", check=False), 10, every=0.3)
             n = self.c.nodes["b1"]
             n.kill(signal.SIGTERM)
             n.start(f"--insecure-registry=10.77.1.1:{port}")

@@ -62,7 +62,7 @@ class NodeTest(unittest.TestCase):
             return self.c.request("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/a1")["spec"]
         first = lease()
         self.assertEqual(first["holderIdentity"], "a1")
-        until(lambda: lease()["renewTime"] != first["renewTime"], 20, "renewal")
+        until(lambda: lease()["renewTime"] != first["renewTime"], 3, "renewal")
 
     def test_runs_and_completes(self):
         self.c.run_pod("once", "echo out; echo err >&2; exit 0", restartPolicy="Never")
@@ -151,7 +151,7 @@ class NodeTest(unittest.TestCase):
         before = time.monotonic()
         self.n.inside("kill", "-9", str(pid))
         s = self.wait_status("killed", lambda s: s["restartCount"] == 1 and "running" in s["state"])
-        self.assertLess(time.monotonic() - before, 9)  # at once: the next start would be 10 s later
+        self.assertLess(time.monotonic() - before, 5)
         self.assertEqual(s["lastState"]["terminated"]["exitCode"], 137)
 
     def test_out_of_memory(self):
@@ -186,9 +186,9 @@ class NodeTest(unittest.TestCase):
         self.c.wait_gone("grace")
         took = time.monotonic() - before
         self.assertGreater(took, 0.4)
-        self.assertLess(took, 9)  # not killed after its grace
+        self.assertLess(took, 5)
         self.assertEqual(follow.communicate(timeout=10)[0].split("\n")[:4], ["up", "prestop", "got term", "bye"])
-        until(lambda: not (self.n.data / "pods" / uid).exists(), 20, "folder removed")
+        until(lambda: not (self.n.data / "pods" / uid).exists(), 5, "folder removed")
 
     def test_kill_after_grace(self):
         self.c.run_pod("deaf", "trap '' TERM; echo up; while :; do sleep 1; done", terminationGracePeriodSeconds=1)
@@ -203,7 +203,7 @@ class NodeTest(unittest.TestCase):
         self.c.wait_log("forced", "up")
         uid = self.c.pod("forced")["metadata"]["uid"]
         self.c.delete_pod("forced", grace=0)
-        until(lambda: not (self.n.data / "pods" / uid).exists(), 20, self.c.logs)
+        until(lambda: not (self.n.data / "pods" / uid).exists(), 5, self.c.logs)
         self.assertNotIn("# forced", self.n.inside("ps", "-ef"))
 
     def test_a_new_pod_of_the_same_name_waits_for_the_old_one(self):
@@ -221,7 +221,7 @@ class NodeTest(unittest.TestCase):
             "startupProbe": {"exec": {"command": ["test", "-e", "/started"]}, "periodSeconds": 1, "failureThreshold": 20},
             "readinessProbe": {"httpGet": {"path": "/i", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1},
             "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 2}})
-        self.wait_status("probes", lambda s: "running" in s["state"] and not s["ready"], 20)
+        self.wait_status("probes", lambda s: "running" in s["state"] and not s["ready"], 5)
         self.c.wait_ready("probes")
         self.assertTrue(status(self.c.pod("probes"))["started"])
         uid = self.c.pod("probes")["metadata"]["uid"]
@@ -248,7 +248,7 @@ class NodeTest(unittest.TestCase):
         self.n.kill(signal.SIGTERM)
         self.c.delete_pod("keeps", grace=0)  # while the agent is away
         self.n.start()
-        until(lambda: not (self.n.data / "pods" / uid).exists(), 20, self.c.logs)
+        until(lambda: not (self.n.data / "pods" / uid).exists(), 10, self.c.logs)
 
     def test_monitor_killed(self):
         self.c.run_pod("orphan", "sleep 2000")
