@@ -18,8 +18,7 @@
 
 #include "node/small.h"
 
-#define FLUSH_MS \
-	60000 /* after an unpacking: the kernel has written most by then; sooner, etcd on the same disk waits for seconds */
+#define FLUSH_MS	 60000 /* after an unpacking: the kernel has written most by then */
 #define BACKOFF_FIRST_MS 10000
 #define BACKOFF_MAX_MS	 300000
 #define PULL_LIMIT_MS	 600000

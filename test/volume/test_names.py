@@ -116,6 +116,7 @@ class Names(unittest.TestCase):
         for t in threads:
             t.join(90)
             self.assertFalse(t.is_alive())
+        self.assertGreater(faults, 0)
         print(f"{self.rounds} rounds, {faults} faults")
 
     def test_names_of_ones_own(self):

@@ -163,6 +163,13 @@ void file_wrote(struct node *n, uint64_t forks)
 	pthread_mutex_unlock(&n->lock);
 }
 
+/* Behind vclient_forks_begin and an operation that changes n. */
+static void changed(struct vclient_slot *s, struct node *n, int r)
+{
+	if (r == 0 || r == -EIO) /* -EIO: it may have been done */
+		file_wrote(n, vclient_forks_end(s, &n->ino));
+}
+
 int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 		bool *ret_leased)
 {
@@ -171,11 +178,9 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 
 	vclient_forks_begin(s);
 	r = vclient_call(s, op, res, ret_leased);
-	if (r == 0 || r == -EIO) { /* -EIO: it may have been done */
-		file_wrote(n, vclient_forks_end(s, &n->ino));
-		if (n2 && n2 != n)
-			file_wrote(n2, vclient_forks_end(s, &n2->ino));
-	}
+	changed(s, n, r);
+	if (n2 && n2 != n)
+		changed(s, n2, r);
 	return r;
 }
 
@@ -388,8 +393,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	atomic_fetch_add(&n->writing, 1);
 	vclient_forks_begin(slot_of(m));
 	r = fallocate_parts(m, &op, &res, &leased);
-	if (r == 0 || r == -EIO)
-		file_wrote(n, vclient_forks_end(slot_of(m), &n->ino));
+	changed(slot_of(m), n, r);
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);
 		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
