@@ -35,9 +35,8 @@ bool db_ready(const struct db *db); /* the last job or ping went well */
 MYSQL *db_connect(const struct db_options *o, struct err *e);
 /* Runs one statement; maps server errors to the codes of db_job_fn. */
 int db_exec(MYSQL *conn, const char *sql, size_t len);
-/* Several statements in one message: a transaction sent so is carried out or not, whatever becomes of its sender meanwhile. Their
- * results are dropped; *ret_insert_id (may be NULL) is the first one's that made a row with AUTO_INCREMENT. */
-int db_exec_all(MYSQL *conn, const char *sql, size_t len, uint64_t *ret_insert_id);
+/* A transaction of what body does, one statement after the other; an error of it or of COMMIT comes back, and db_submit's thread rolls back. */
+int db_transaction(MYSQL *conn, db_job_fn body, void *arg);
 int db_execf(MYSQL *conn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Appends 'text' escaped and quoted. */
 void db_quote(MYSQL *conn, struct buf *b, const char *text);

@@ -51,23 +51,31 @@ static int find_by_key(MYSQL *conn, struct order *o)
 	return r;
 }
 
-/* May run again after an attempt whose outcome is unknown: then the key finds what that one committed. */
-static int job_create(MYSQL *conn, void *arg)
+static int insert_rows(MYSQL *conn, void *arg)
 {
 	_cleanup_buf_ struct buf sql = {0};
 	struct order *o = arg;
-	int r;
-
 	/* key_ok, mes_name_ok: nothing to escape */
-	buf_addf(&sql,
-		 "START TRANSACTION;INSERT INTO orders (idem_key,product,quantity,source) VALUES "
-		 "('%s','%s',%lld,'%s');SET @o=LAST_INSERT_ID();INSERT INTO work_orders "
-		 "(order_id,machine,quantity) VALUES ",
-		 o->key, o->product, (long long)o->quantity, o->source);
+	int r = db_execf(conn,
+			 "INSERT INTO orders (idem_key,product,quantity,source) VALUES ('%s','%s',%lld,'%s')",
+			 o->key, o->product, (long long)o->quantity, o->source);
+
+	if (r < 0)
+		return r;
+	o->id = mysql_insert_id(conn);
+	buf_adds(&sql, "INSERT INTO work_orders (order_id,machine,quantity) VALUES ");
 	for (size_t i = 0; i < o->n_machines; i++)
-		buf_addf(&sql, "%s(@o,'%s',%lld)", i ? "," : "", o->machines[i], (long long)o->quantity);
-	buf_adds(&sql, ";COMMIT");
-	r = db_exec_all(conn, sql.data, sql.len, &o->id);
+		buf_addf(&sql, "%s(%llu,'%s',%lld)", i ? "," : "", (unsigned long long)o->id, o->machines[i],
+			 (long long)o->quantity);
+	return db_exec(conn, sql.data, sql.len);
+}
+
+/* May run again after an attempt whose outcome is unknown: then the key finds what that one committed. */
+static int job_create(MYSQL *conn, void *arg)
+{
+	struct order *o = arg;
+	int r = db_transaction(conn, insert_rows, o);
+
 	if (r != -EEXIST)
 		return r;
 	r = db_exec(conn, "ROLLBACK", 8);

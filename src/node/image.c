@@ -18,7 +18,7 @@
 
 #include "node/small.h"
 
-#define FLUSH_MS	 60000 /* after an unpacking: the kernel has written most by then */
+#define FLUSH_MS	 5000 /* after an unpacking: a power cut soon after a deployment costs no second one */
 #define BACKOFF_FIRST_MS 10000
 #define BACKOFF_MAX_MS	 300000
 #define PULL_LIMIT_MS	 600000

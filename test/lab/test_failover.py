@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole platform in the lab: each role killed once, each link cut once, domains lost and back. After each: everything acknowledged
 is there, everything is well again without a person, and no singleton ever ran twice."""
+import http.client
 import json
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 from lab import Lab, leftovers, product
 from lab.util import run
@@ -196,6 +198,29 @@ class Failover(unittest.TestCase):
             lab.power_on(name)
         self.healthy()
         self.all_there(seen)
+
+    def order(self, domain, key):
+        c = http.client.HTTPConnection(lab.machine(domain).address, product.PORT, timeout=10)
+        try:
+            c.request("POST", "/api/orders", json.dumps({"product": "shirt", "quantity": 1, "source": "pairs", "machines": ["pairs-1"]}),
+                      {"Content-Type": "application/json", "Idempotency-Key": key})
+            return c.getresponse().status
+        finally:
+            c.close()
+
+    def test_15_the_same_order_in_every_domain_at_once(self):
+        """Each transaction is in conflict with two others, so that Galera aborts two of three at any point of them."""
+        keys = [f"pairs-{n}" for n in range(300)]
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda pair: self.order(*pair), [(d, k) for k in keys for d in lab.domains]))
+        for i, key in enumerate(keys):
+            self.assertEqual(sorted(answers[3 * i:3 * i + 3]), [200, 200, 201], key)
+        for member in product.members(lab):
+            rows = product.sql(lab, member, "SELECT o.idem_key, COUNT(w.id) FROM orders o LEFT JOIN work_orders w ON o.id = w.order_id "
+                                            "WHERE o.source = 'pairs' GROUP BY o.id")
+            self.assertEqual(sorted(rows), sorted([k, "1"] for k in keys), member)
+            alone = product.sql(lab, member, "SELECT w.id FROM work_orders w LEFT JOIN orders o ON o.id = w.order_id WHERE o.id IS NULL")
+            self.assertEqual(alone, [], member)
 
     def test_99_nothing_left(self):
         ledger.stop()
