@@ -91,12 +91,12 @@ class Cluster:
         p = machine.exec("curl", "-sf", "-m", "2", f"http://127.0.0.1:{HEALTH_PORT[role]}/healthz", check=False)
         return p.returncode == 0
 
-    def wait_ready(self, timeout=60, domains=None):
+    def wait_ready(self, timeout=60, domains=None, interval=0.1):
         """Every role of the domains that are on (or of the given ones) answers that it is well."""
         for role in self.lab.roles:
             for name in domains or [n for n in self.lab.domains if self.lab.machine(n).on]:
                 wait_for(f"{role} of domain {name} is ready", lambda: self._role_ready(name, role), timeout,
-                         [self.lab.machine(name).log(role)], 0.1)
+                         [self.lab.machine(name).log(role)], interval)
 
     # ---- kubectl ----
     def kubectl(self, *argv, domain=None, timeout=30, check=True, binary="kubectl", **options):

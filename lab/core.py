@@ -46,9 +46,12 @@ class Domain:
 
 
 class Lab:
-    """Use as a context manager; the main thread only switches machines. roles: which of units.ROLES run in each domain."""
+    """Use as a context manager; the main thread only switches machines. roles: which of units.ROLES run in each domain. own_cpu: each
+    domain's machine has its third of the host's processors and no more, so that what one of them does takes nothing from the
+    others, as in life. (Where the host has control groups of version 1, containers cannot have a higher CPU limit than their machine.)"""
 
-    def __init__(self, folder=None, roles=units.ROLES, images=None, say=None):
+    def __init__(self, folder=None, roles=units.ROLES, images=None, say=None, own_cpu=False):
+        self.cpu_millis = os.cpu_count() * 1000 // len(DOMAINS) if own_cpu else 0
         self.dir = (folder or SOURCE / "out/lab").resolve()
         self.roles, self.say = tuple(roles), say or (lambda text: None)
         self.images = (images or SOURCE / "out/images").resolve()

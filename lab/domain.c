@@ -35,6 +35,8 @@ static const struct setting table[] = {
 	{"keep", SETTING_STRINGS, AT(keep), NULL, 0, 0, "DIR",
 	 "folder that stays visible where it is, whatever covers it"},
 	{"cgroup", SETTING_STRING, AT(cgroup), NULL, 0, 0, "PATH", "its control group in every tree"},
+	{"cpu-millis", SETTING_INT, AT(cpu_millis), "0", 0, 1000000, "N",
+	 "thousandths of a processor that it may use; 0: what there is"},
 };
 
 static void loopback_up(void)
@@ -130,7 +132,7 @@ static int supply(const struct domain_options *o, struct err *e)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (o->cgroup && (cgroup_remove(o->cgroup, e) < 0 || cgroup_make(o->cgroup, e) < 0))
+	if (o->cgroup && (cgroup_remove(o->cgroup, e) < 0 || cgroup_make(o->cgroup, o->cpu_millis, e) < 0))
 		return e->code;
 	init = machine_start(o, e);
 	if (init > 0) {

@@ -20,10 +20,11 @@ struct domain_options {
 	char **tmpfs;	 /* folders that are empty at each start */
 	char **keep;	 /* folders that stay visible where they are, whatever is mounted over them */
 	char *cgroup;	 /* "/kuayu-lab/b" */
+	int64_t cpu_millis;
 };
 
-/* Control groups, in every mounted v1 hierarchy (or the one v2). Called outside. */
-int cgroup_make(const char *path, struct err *e);
+/* Control groups, in every mounted v1 hierarchy (or the one v2). Called outside. cpu_millis: thousandths of a processor; 0 = no limit. */
+int cgroup_make(const char *path, int64_t cpu_millis, struct err *e);
 /* Moves the caller into it. */
 int cgroup_enter(const char *path, struct err *e);
 /* Kills what is in it (bounded wait) and removes it with all below. */

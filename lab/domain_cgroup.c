@@ -11,8 +11,9 @@
 
 #include "lab/domain.h"
 
-#define CGROUP_ROOT "/sys/fs/cgroup"
-#define TREES_MAX   24
+#define CGROUP_ROOT   "/sys/fs/cgroup"
+#define TREES_MAX     24
+#define CPU_PERIOD_US 10000
 
 struct tree {
 	char dir[256];
@@ -60,6 +61,13 @@ static size_t trees_list(struct tree out[TREES_MAX])
 	return n;
 }
 
+static bool has_option(const char *options, const char *which)
+{
+	_cleanup_strv_ char **list = strv_split(options, ',', false);
+
+	return strv_has(list, which);
+}
+
 static void write_text(const char *dir, const char *file, const char *text)
 {
 	char path[700];
@@ -89,7 +97,23 @@ static void favour(const char *dir, const struct tree *t)
 	write_text(dir, t->v2 ? "cpu.weight" : "cpu.shares", t->v2 ? "10000" : "102400");
 }
 
-int cgroup_make(const char *path, struct err *e)
+/* Short periods: a machine that uses up its share stands still for milliseconds, not longer than a busy machine lets anybody wait. */
+static void limit(const char *dir, const struct tree *t, int64_t cpu_millis)
+{
+	char quota[32], max[64];
+
+	snprintf(quota, sizeof quota, "%lld", (long long)(CPU_PERIOD_US * cpu_millis / 1000));
+	if (t->v2) {
+		snprintf(max, sizeof max, "%s %d", quota, CPU_PERIOD_US);
+		write_text(dir, "cpu.max", max);
+		return;
+	}
+	snprintf(max, sizeof max, "%d", CPU_PERIOD_US);
+	write_text(dir, "cpu.cfs_period_us", max);
+	write_text(dir, "cpu.cfs_quota_us", quota);
+}
+
+int cgroup_make(const char *path, int64_t cpu_millis, struct err *e)
 {
 	struct tree tree[TREES_MAX];
 	size_t n = trees_list(tree);
@@ -112,6 +136,8 @@ int cgroup_make(const char *path, struct err *e)
 				copy_parent(dir, "cpuset.mems");
 			}
 		}
+		if (cpu_millis && (tree[i].v2 || has_option(tree[i].options, "cpu")))
+			limit(dir, &tree[i], cpu_millis);
 	}
 	return 0;
 }

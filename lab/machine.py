@@ -76,6 +76,7 @@ class Machine:
                 "--tmpfs=/run", f"--bind={self.log_dir}:/var/log", f"--bind={self.etc}:/etc/kuayu", f"--bind={self.data}:/srv"]
         argv += [f"--keep={path}" for path in (SOURCE, self.lab.dir)]  # a clone in /tmp, say
         if self.has_disk:
+            argv += [f"--cpu-millis={self.lab.cpu_millis}"]
             argv += [f"--disk={self.disk}", f"--disk-at={self.mount_point}"] + [f"--disk-dir={d}" for d in DISK_FOLDERS]
         else:
             argv += ["--tmpfs=/tmp"]

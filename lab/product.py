@@ -52,9 +52,9 @@ def all_ready(lab):
     return True
 
 
-def wait_all_ready(lab, timeout):
+def wait_all_ready(lab, timeout, interval=0.2):
     try:
-        wait_for("all pods are ready", lambda: all_ready(lab), timeout, interval=0.2)
+        wait_for("all pods are ready", lambda: all_ready(lab), timeout, interval=interval)
     except LabError as e:
         table = lab.cluster.kubectl("get", "pods", "-A", "-o", "wide", check=False)
         raise LabError(with_log(f"{e}\n{table.stdout or table.stderr}", *node_logs(lab))) from None

@@ -16,6 +16,7 @@
 #define WAITERS_MAX  5000
 #define ACK_LIMIT_MS 4000
 #define ROWS_MAX     2000
+#define FEW_MAX	     100 /* new work orders of all machines, up to which they are read without naming machines */
 
 struct sent {
 	uint64_t id, at;
@@ -70,19 +71,33 @@ static char *names_copy(struct dispatch *d)
 	return s;
 }
 
+#define NEW_WORK_ORDERS                                                                        \
+	"SELECT w.id,w.order_id,w.quantity,w.machine,o.idem_key,o.product FROM work_orders w " \
+	"JOIN orders o ON o.id=w.order_id WHERE w.state=0"
+
+/* Mostly there are few new work orders at all, and to ask for those of a hundred machines by name costs many times as much. */
+static int ask(MYSQL *conn, const char *names, MYSQL_RES **ret)
+{
+	int e = db_execf(conn, NEW_WORK_ORDERS " ORDER BY w.id LIMIT %d", FEW_MAX + 1);
+
+	*ret = e == 0 ? mysql_store_result(conn) : NULL;
+	if (*ret && mysql_num_rows(*ret) > FEW_MAX) {
+		mysql_free_result(*ret);
+		e = db_execf(conn, NEW_WORK_ORDERS " AND w.machine IN (%s) ORDER BY w.id LIMIT %d", names,
+			     ROWS_MAX);
+		*ret = e == 0 ? mysql_store_result(conn) : NULL;
+	}
+	return e;
+}
+
 static int read_rows(MYSQL *conn, const char *names, struct rows *rows)
 {
 	MYSQL_RES *res;
 	MYSQL_ROW r;
-	int e = db_execf(conn,
-			 "SELECT w.id,w.order_id,w.quantity,w.machine,o.idem_key,o.product FROM work_orders "
-			 "w JOIN orders o ON "
-			 "o.id=w.order_id WHERE w.state=0 AND w.machine IN (%s) ORDER BY w.id LIMIT %d",
-			 names, ROWS_MAX);
+	int e = ask(conn, names, &res);
 
 	if (e < 0)
 		return e;
-	res = mysql_store_result(conn);
 	if (!res)
 		return -ENOTCONN;
 	rows->row = xcalloc((size_t)mysql_num_rows(res), sizeof(*rows->row));
