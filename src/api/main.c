@@ -20,7 +20,7 @@ static const struct setting settings[] = {
 	{"store-ca", SETTING_STRING, AT(store_ca), NULL, 0, 0, "FILE", "CA certificates of etcd"},
 	{"store-cert", SETTING_STRING, AT(store_cert), NULL, 0, 0, "FILE", "client certificate for etcd"},
 	{"store-key", SETTING_STRING, AT(store_key), NULL, 0, 0, "FILE", "its key"},
-	{"store-timeout", SETTING_DURATION, AT(store_timeout_ms), "3s", 200, 60000, "TIME",
+	{"store-timeout", SETTING_DURATION, AT(store_timeout_ms), "8s", 200, 60000, "TIME",
 	 "one call to the store, retries included"},
 	{"listen", SETTING_STRING, AT(listen), "0.0.0.0:6443", 0, 0, "ADDRESS:PORT", "HTTPS address"},
 	{"advertise", SETTING_STRING, AT(advertise), "127.0.0.1", 0, 0, "IP",
