@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab itself, with etcd alone: delay, cuts, power off and on, a disk that forgets, nothing left behind."""
+import os
 import re
 import subprocess
 import time
@@ -13,7 +14,7 @@ lab = None
 
 def setUpModule():
     global lab
-    lab = Lab(roles=("etcd",))
+    lab = Lab(roles=("etcd",), own_cpu=True)
     unittest.addModuleCleanup(lambda: lab.close())
     lab.up(30)
 
@@ -110,6 +111,11 @@ class Power(unittest.TestCase):
         time.sleep(0.5)
         self.assertFalse(machine.status()["nap"]["running"])
         machine.remove_unit("nap")
+
+    def test_machine_has_its_share_of_the_processors(self):
+        files = lab.exec("b", "sh", "-c", "cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu.max 2>/dev/null", check=False).stdout
+        quota, period = (int(n) for n in files.split())
+        self.assertAlmostEqual(quota / period, os.cpu_count() / 3, places=2)
 
     def test_machine_is_its_own(self):
         seen = lab.exec("b", "sh", "-c", "hostname; cat /proc/1/comm; ls /sys/class/net; test -e /sys/fs/cgroup/unified || echo plain").stdout
