@@ -6,6 +6,7 @@
 #define TICK_MS	    20
 #define PULL_TRY_MS 150
 #define BATCH_MAX   4
+#define DIES_AHEAD  2000 /* ppm */
 
 static const struct repl_io io;
 
@@ -147,6 +148,9 @@ static void io_send(void *ctx, const struct repl_msg *msg)
 	struct member *m = ctx;
 	uint8_t to = brick_of(m->s, m->group, msg->to);
 
+	if (m->s->brick[m->brick].dying)
+		return;
+	m->ahead |= msg->ahead;
 	m->known_epoch = MAX(m->known_epoch, msg->view.epoch);
 	net_send(m->s, msg, m->brick, to);
 }
@@ -154,7 +158,13 @@ static void io_send(void *ctx, const struct repl_msg *msg)
 static int io_append(void *ctx, struct record *rec, bool live)
 {
 	struct member *m = ctx;
+	bool ahead = m->ahead;
 
+	m->ahead = false;
+	if (ahead && !m->s->calm && rnd_in(m->s, DIES_AHEAD)) {
+		fault_crash(m->s, m->brick);
+		return -EIO;
+	}
 	if (m->bad_disk)
 		return -EIO;
 	check_fenced(m, "append");
@@ -553,6 +563,7 @@ static void start_member(struct sim *s, struct member *m)
 	c.backup_reads = s->o.backup_reads;
 	c.life = s->brick[m->brick].life;
 	c.handback_ms = s->o.handback_ms;
+	c.ahead_from = s->o.ahead ? 0 : UINT32_MAX;
 	c.unsure_wait_ms = s->o.strict_unsure ? 1000000000 : 2000;
 	store_recover(&m->st, s->o.keep_recent);
 	m->n_pending = m->n_held = 0;
@@ -562,7 +573,7 @@ static void start_member(struct sim *s, struct member *m)
 	m->new_primary = false;
 	m->role = REPL_OUT;
 	m->cas_id = 0;
-	m->bad_disk = false;
+	m->bad_disk = m->ahead = false;
 	m->sync_at = 0;
 	if (m->f)
 		fmember_init(m);
@@ -601,7 +612,7 @@ void brick_up(struct sim *s, uint8_t id)
 	if (b->up)
 		return;
 	b->up = true;
-	b->leaving = false;
+	b->leaving = b->dying = false;
 	b->life++;
 	b->started_ms = brick_ms(s, id);
 	for (uint8_t g = 0; g < s->o.groups; g++)

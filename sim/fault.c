@@ -128,10 +128,21 @@ static void leave(struct sim *s, uint8_t b)
 	s->count.handovers++;
 }
 
+static void down_at_once(struct sim *s, struct event *e)
+{
+	crash(s, (uint8_t)e->a, false);
+}
+
 static void down_later(struct sim *s, struct event *e)
 {
 	if (!s->calm)
 		crash(s, (uint8_t)e->a, false);
+}
+
+void fault_crash(struct sim *s, uint8_t b)
+{
+	s->brick[b].dying = true;
+	after(s, 0, down_at_once, b);
 }
 
 static void strike(struct sim *s, struct event *e)

@@ -124,6 +124,7 @@ struct member {
 	uint64_t rollbacks; /* answers made before are void */
 	bool lost_power;    /* truth: may miss acknowledged records (until it is in sync again) */
 	bool in_message, bad_disk, new_primary;
+	bool ahead;	   /* the record that is appended next was sent already */
 	uint64_t live_seq; /* newest record that came live in this pull */
 	uint64_t in_message_epoch, known_epoch;
 	enum repl_role role;
@@ -134,6 +135,7 @@ struct member {
 struct brick {
 	uint8_t id;
 	bool up, stopped, leaving;
+	bool dying; /* crashes before anything else happens; nobody hears of it any more */
 	uint64_t life, started_ms;
 	int64_t clock_offset;
 	uint32_t clock_ppm;	/* 1,000,000 = right */
@@ -164,6 +166,7 @@ struct truth {
 struct options {
 	uint8_t n, groups, clients, write_quorum;
 	bool backup_reads, fifo, keep_recent, strict_unsure, files;
+	bool ahead; /* records go to the members before they are appended; now and then the primary dies in between */
 	uint8_t stripe;
 	uint32_t duration_ms, loss, dup, spike, cas_lost, etcd_delay_us, net_us, fault_ms, handback_ms, aim;
 	uint32_t p_crash, p_power, p_power_all, p_stop, p_part, p_oneway, p_etcd, p_disk, p_slow, p_leave,
@@ -243,6 +246,7 @@ void clients_stop(struct sim *s);
 
 void fault_init(struct sim *s);
 void fault_heal(struct sim *s);
+void fault_crash(struct sim *s, uint8_t b); /* before the next event */
 bool fault_joined(struct sim *s, uint8_t primary,
 		  uint8_t joined); /* bricks; true: the swap's answer is lost */
 

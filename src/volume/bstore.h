@@ -56,6 +56,8 @@ void bstore_set_sure(struct bstore *b, uint32_t group, bool sure);
  * written is taken back (look at bstore_replica()->seq): -ENOSPC may pass, after -EIO only a restart helps. */
 int bstore_append(struct bstore *b, struct record *rec, bool live);
 int bstore_flush(struct bstore *b); /* one write(2) for all records of a loop turn */
+/* The same in the middle of a turn: what was appended is in the log file when it returns 0. Else it was taken back, and the next bstore_flush fails, too. */
+int bstore_write_log(struct bstore *b);
 void bstore_set_committed(struct bstore *b, uint32_t group, uint64_t seq);
 /* State and log go back to seq, data of the cut records is distrusted (bad blocks). Afterwards bstore_replica()->epoch, seq are where it is.
  * -ERANGE: seq is older than what is known as committed, or its epoch is another: the position is 0 now (full delta). */

@@ -190,7 +190,8 @@ struct repl_pos log_agree(const struct repl *r, struct repl_pos pos, uint64_t co
 /* repl_primary.c */
 void primary_begin(struct repl *r, bool again, uint8_t before, uint64_t now);
 void primary_end(struct repl *r);
-void primary_advance(struct repl *r, uint64_t now); /* what is committed now */
+void primary_send_ahead(struct repl *r, struct record *rec, uint64_t now); /* before it is appended */
+void primary_advance(struct repl *r, uint64_t now);			   /* what is committed now */
 void primary_on_pos(struct repl *r, uint8_t from, const struct repl_msg *m, uint64_t now);
 void primary_on_hello(struct repl *r, uint8_t from, const struct repl_msg *m, uint64_t now);
 void primary_on_caught_up(struct repl *r, uint8_t from, const struct repl_msg *m, uint64_t now);

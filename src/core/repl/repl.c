@@ -16,7 +16,8 @@ void repl_config_default(struct repl_config *c)
 				  .skew_ms = 20,
 				  .ack_timeout_ms = 1000,
 				  .unsure_wait_ms = 10000,
-				  .handback_ms = 10000};
+				  .handback_ms = 10000,
+				  .ahead_from = (64u << 10) + 1};
 }
 
 struct repl *repl_new(const struct repl_config *c, const struct repl_io *io, void *ctx)
@@ -300,8 +301,11 @@ static int submit(struct repl *r, struct record *rec, bool own, uint64_t now_ms)
 	rec->epoch = r->view.epoch;
 	rec->seq = r->pos.seq + 1;
 	rec->prev_epoch = r->pos.epoch;
+	if (rec->payload_len >= r->c.ahead_from)
+		primary_send_ahead(r, rec, now_ms);
 	err = log_append(r, rec, false);
 	if (err < 0) {
+		/* Members may have it: it is committed or cut by whoever is primary next, and this life of this process makes no other one of its number. */
 		repl_fail(r, now_ms);
 		return -EIO;
 	}

@@ -26,7 +26,8 @@
  *
  * What the shell owes (a brick, the simulator):
  *   - nothing that a callback produced (a message, an answer) leaves before what io->append took before it is in the log file (write(2)); when that
- *     fails: repl_on_disk_error, and nothing leaves;
+ *     fails: repl_on_disk_error, and nothing leaves. A message that is `ahead` may leave at once when nothing else waits to go to that member; then
+ *     io->append returns 0 for its record only when it is in the log file: an answer to it can come before the turn ends;
  *   - now_ms is the machine's monotonic clock, read when it is needed (not once a loop turn): a process that was stopped must not count with
  *     the time before;
  *   - what answers a read - of a client, a DELTA or a FETCH of another member - leaves when repl_committed() has reached repl_pos().seq of the moment of reading
@@ -89,8 +90,10 @@ struct repl_config {
 	uint64_t life;	      /* this process's: greater at every start of the member */
 	uint32_t heartbeat_ms, suspect_ms, lease_ms, skew_ms, ack_timeout_ms, unsure_wait_ms;
 	uint32_t handback_ms; /* in sync for so long: the preferred primary gets its role back; 0 = never */
+	/* A record with a payload of so many bytes and more goes to the in-sync members before the primary appends it itself, so that all of them write it at the same time. */
+	uint32_t ahead_from;
 };
-void repl_config_default(struct repl_config *c); /* 50, 300, 200, 20, 1000, 10000; 10000 */
+void repl_config_default(struct repl_config *c); /* 50, 300, 200, 20, 1000, 10000; 10000; more than 64 KiB */
 
 enum repl_role { REPL_OUT, REPL_CATCHING, REPL_BACKUP, REPL_PROMOTING, REPL_PRIMARY };
 
@@ -130,6 +133,7 @@ struct repl_msg {
 	bool lease;	      /* HEARTBEAT, HEARTBEAT_ACK: a read lease is granted */
 	struct repl_view view;
 	struct record *record; /* APPEND; borrowed */
+	bool ahead; /* APPEND, not on the wire: the sender's own io->append of the record comes next; it may leave before */
 };
 
 /* What the core asks of its shell. None may call back into the core. */

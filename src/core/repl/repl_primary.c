@@ -7,6 +7,9 @@
  * A position from a member moves its `acked` only when its log is known to be a prefix of mine up to there (log_agree); else it is told where to cut.
  * A member that cannot be served from memory is taken out of the set and gets a delta.
  *
+ * A large record is sent before it is appended here. Until then it is a record like any other that a primary made and did not live to append: it is on some members,
+ * not committed (that takes this member too), nobody was told. Whoever is primary next has it and commits it, or has not and cuts it.
+ *
  * The primary of epoch e that is also the primary of e + 1 (it removed or admitted a member) goes on without a stop: acknowledgements and leases stay
  * valid, as nobody else could change a log in between. */
 #include "core/repl/internal.h"
@@ -85,6 +88,23 @@ static void pump(struct repl *r, uint8_t i, uint64_t now)
 		m.record = rec;
 		repl_send(r, i, &m, now);
 		record_unref(rec);
+		p->next++;
+	}
+}
+
+/* The next record, to members that have been sent all before it. It counts as had here only when it is appended, which comes next: pos does not name it. */
+void primary_send_ahead(struct repl *r, struct record *rec, uint64_t now)
+{
+	ensure(rec->seq == r->pos.seq + 1);
+	for (uint8_t i = 0; i < r->c.n; i++) {
+		struct repl_msg m = {.type = REPL_MSG_APPEND, .record = rec, .ahead = true};
+		struct peer *p = &r->peer[i];
+
+		if (i == r->c.self || p->st != PEER_ISR || !p->matched || p->next != rec->seq)
+			continue;
+		if (reached(p) + 1 == p->next)
+			p->lag_ms = now;
+		repl_send(r, i, &m, now);
 		p->next++;
 	}
 }

@@ -9,7 +9,8 @@
  * Writing. Heads and bodies are collected in one buffer a connection, payloads by reference; at the end of the loop's turn all of it goes out with one
  * sendmsg. What the socket does not take waits for it to be writable.
  * A turn: libuv calls timers and readable sockets; before it sleeps (prepare) and after it has served sockets (check) engine_turn runs: turn_end makes
- * what was done safe, then sends. Nothing is sent earlier, so no answer overtakes its log.
+ * what was done safe, then sends. Nothing is sent earlier, so no answer overtakes its log - but for what its owner says needs no log (bconn_end_part,
+ * bconn_push), when nothing else is queued before it.
  *
  * Bounds: connections, queued bytes (beyond: closed), bytes of a frame before HELLO, rounds of reading a turn. Bytes that are no frame close the
  * connection. Owner and thread: the loop's. */
@@ -47,6 +48,7 @@ struct conn_inside {
 	bool connecting, paused, choked,
 		listed; /* choked: not read from because it does not take what is queued */
 	bool busy;	/* inside the owner's frame() */
+	bool held;	/* a frame is queued that may leave at the end of the turn only */
 	/* in */
 	uint8_t *buf;
 	uint32_t at, end; /* of what is not yet used */
@@ -483,6 +485,8 @@ struct buf *bconn_begin(struct conn *c)
 
 void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload)
 {
+	if (!c->gone)
+		c->in->held = true;
 	bconn_end_part(c, h, payload, 0, payload ? payload->len : 0);
 }
 
@@ -586,10 +590,27 @@ static ssize_t send_some(struct conn_inside *in, size_t *ret_asked)
 	return sendmsg(in->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+void bconn_push(struct conn *c)
+{
+	struct conn_inside *in = c->gone ? NULL : c->in;
+	bool all = true;
+
+	while (in && !in->connecting && !in->held && in->seg_n > 0 && all) {
+		size_t asked = 0;
+		ssize_t n = send_some(in, &asked);
+
+		if (n < 0)
+			return;
+		sent(in, (size_t)n);
+		all = (size_t)n == asked;
+	}
+}
+
 static void conn_flush(struct conn *c)
 {
 	struct conn_inside *in = c->in;
 
+	in->held = false;
 	if (in->connecting)
 		return;
 	while (in->seg_n > 0) {

@@ -76,8 +76,10 @@ size_t bconn_queued(const struct conn *c); /* bytes */
  * caller's). Takes a reference of payload. On a connection that is gone both do nothing useful, harmlessly. */
 struct buf *bconn_begin(struct conn *c);
 void bconn_end(struct conn *c, struct proto_head *h, struct payload *payload);
-/* The same with len bytes of payload from `from` on; the rest of it may still be on its way. */
+/* The same with len bytes of payload from `from` on; the rest of it may still be on its way. The frame may leave before the end of the turn. */
 void bconn_end_part(struct conn *c, struct proto_head *h, struct payload *payload, uint32_t from,
 		    uint32_t len);
+/* Sends what is queued now, unless a frame among it has to wait for the end of the turn. Closes nothing: errors show then. */
+void bconn_push(struct conn *c);
 /* The whole at once. */
 void bconn_send(struct conn *c, struct proto_head *h, const void *body, size_t len, struct payload *payload);

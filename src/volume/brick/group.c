@@ -77,13 +77,32 @@ static void on_send(void *ctx, const struct repl_msg *m)
 	if (p)
 		h.request = early_use(g->v->b, c, p);
 	proto_repl_encode(m, bconn_begin(c));
-	bconn_end(c, &h, h.request ? NULL : p);
+	if (m->ahead) {
+		bconn_end_part(c, &h, h.request ? NULL : p, 0, p && !h.request ? p->len : 0);
+		g->ahead |= (uint8_t)(1u << m->to);
+	} else {
+		bconn_end(c, &h, h.request ? NULL : p);
+	}
+}
+
+/* The members are told of the record before it is written here, and write it meanwhile. They may acknowledge it before this turn ends, and then it counts as had by all,
+ * so it goes to the log file at once. */
+static int append_ahead(struct grp *g, struct record *rec)
+{
+	int r;
+
+	for (uint8_t i = 0; i < g->n; i++)
+		if (g->ahead & 1u << i && g->member[i] && g->member[i]->link)
+			bconn_push(g->member[i]->link);
+	g->ahead = 0;
+	r = bstore_append(g->v->store, rec, false);
+	return r < 0 ? r : bstore_write_log(g->v->store);
 }
 
 static int on_append(void *ctx, struct record *rec, bool live)
 {
 	struct grp *g = ctx;
-	int r = bstore_append(g->v->store, rec, live);
+	int r = g->ahead ? append_ahead(g, rec) : bstore_append(g->v->store, rec, live);
 
 	if (r < 0) {
 		log_error("volume %s, group %u: record %llu cannot be applied: %s", g->v->name, g->idx,

@@ -203,6 +203,7 @@ struct grp {
 		down; /* ready: listed; changed: role or view; down: its disk failed */
 	struct grp *next_ready;
 	enum repl_role role, next_role; /* as the shell has acted upon; as the core said last */
+	uint8_t ahead;			/* members that were sent the record that is appended next (bits) */
 	struct repl_view view;
 	uint64_t committed, safe;    /* committed; committed and flushed */
 	uint64_t serial;	     /* of this opening: what comes back from threads must match */

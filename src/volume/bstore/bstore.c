@@ -201,6 +201,19 @@ int bstore_append(struct bstore *b, struct record *rec, bool live)
 	return 0;
 }
 
+int bstore_write_log(struct bstore *b)
+{
+	int r = b->failed ? b->failed : b->lost;
+
+	if (r == 0)
+		r = log_flush(&b->log);
+	if (r == 0)
+		run_set(b);
+	else if (!b->failed && !b->lost)
+		log_failed(b, r);
+	return r;
+}
+
 int bstore_flush(struct bstore *b)
 {
 	int r = b->lost;

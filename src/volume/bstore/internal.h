@@ -280,7 +280,7 @@ struct bstore {
 
 	struct run_page *run;
 	char *run_path;
-	int lost; /* the buffer could not be written from inside bstore_append: the next bstore_flush says so */
+	int lost; /* the buffer could not be written in the middle of a turn: the next bstore_flush says so */
 	int failed; /* sticky: EIO from a sync or a write; only a restart (recovery) may trust the disk again */
 	struct bstore_stats stats;
 };

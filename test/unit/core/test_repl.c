@@ -37,6 +37,7 @@ struct world {
 	bool cut[SLOTS];  /* link of a member */
 	bool deaf[SLOTS]; /* one direction of it */
 	bool etcd_away;
+	bool ahead, disk_full; /* all records are sent before they are appended; member 0 cannot append */
 };
 
 static void send_(void *ctx, const struct repl_msg *m)
@@ -45,6 +46,7 @@ static void send_(void *ctx, const struct repl_msg *m)
 	struct world *w = me->w;
 
 	assert_true(w->tail - w->head < Q_MAX);
+	assert_true(!m->ahead || (m->record->seq == me->len + 1 && m->pos.seq == me->len));
 	w->q[w->tail % Q_MAX] = *m;
 	record_ref(m->record);
 	w->tail++;
@@ -54,6 +56,8 @@ static int append_(void *ctx, struct record *rec, bool live)
 {
 	struct member *me = ctx;
 
+	if (me->w->disk_full && me->id == 0)
+		return -ENOSPC;
 	assert_true(rec->seq < LOG_MAX);
 	assert_true(live || rec->seq == me->len + 1);
 	record_unref(me->log[rec->seq]);
@@ -150,6 +154,7 @@ static void up(struct world *w, uint8_t i)
 	c.brick = i;
 	c.life = ++m->life;
 	c.handback_ms = 2000;
+	c.ahead_from = w->ahead ? 0 : UINT32_MAX;
 	m->up = true;
 	m->r = repl_new(&c, &io, m);
 	repl_start(m->r, (struct repl_pos){m->len ? m->log[m->len]->epoch : 0, m->len}, m->committed, m->sure,
@@ -374,6 +379,50 @@ static void backup_lost(void **state)
 	run(w, 200);
 	assert_int_equal(w->m[2].len, w->m[0].len);
 	world_free(w);
+}
+
+/* Records that the others have before the primary: it cannot append one, or dies before it does. One of the others takes over and has it, once. */
+static void sent_ahead(void **state)
+{
+	for (int dies = 0; dies < 2; dies++) {
+		struct world *w = world_new();
+		uint64_t len;
+
+		w->ahead = true;
+		for (uint8_t i = 0; i < N; i++) {
+			down(w, i);
+			up(w, i);
+		}
+		run(w, 300);
+		for (int i = 0; i < 100; i++)
+			assert_int_equal(submit(w, 0), 0);
+		run(w, 100);
+		same_logs(w);
+		len = w->m[0].len;
+		w->disk_full = true;
+		assert_int_equal(submit(w, 0), -EIO);
+		assert_int_equal(w->m[0].len, len);
+		assert_int_equal(submit(w, 0), -EIO); /* no other record of that number */
+		if (dies) {
+			down(w, 0);
+			w->m[0].sure = true;
+		}
+		run(w, 1000);
+		assert_int_not_equal(w->view.primary, 0);
+		assert_int_equal(w->view.isr, 6);
+		assert_int_equal(w->m[1].log[len + 1]->epoch, 1);
+		assert_true(w->m[1].log[len + 1] == w->m[2].log[len + 1]);
+		assert_true(w->m[w->view.primary].committed > len + 1);
+		w->disk_full = false;
+		if (!dies)
+			down(w, 0);
+		w->m[0].sure = true;
+		up(w, 0);
+		run(w, 1000);
+		assert_int_equal(w->view.isr, 7);
+		same_logs(w);
+		world_free(w);
+	}
 }
 
 /* A primary that hears nobody, but is heard: it gets quiet, and the others take over. One whose connections broke does not wait. */
@@ -615,4 +664,4 @@ static void replaced_and_lost(void **state)
 
 TEST_MAIN(cmocka_unit_test(replaced), cmocka_unit_test(replaced_and_lost), cmocka_unit_test(normal),
 	  cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost), cmocka_unit_test(primary_deaf),
-	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
+	  cmocka_unit_test(sent_ahead), cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))

@@ -569,6 +569,35 @@ static void failed_turn(void **state)
 	close(fd);
 }
 
+/* What need not wait for the end of the turn leaves at once, unless something before it has to. */
+static void pushed(void **state)
+{
+	struct proto_head h = {.type = FRAME_EARLY};
+	int fd = open_with_hello();
+	char got[256];
+
+	(void)state;
+	buf_add(bconn_begin(t.c), "go", 2);
+	bconn_end_part(t.c, &h, NULL, 0, 0);
+	bconn_push(t.c);
+	assert_int_equal(recv(fd, got, sizeof(got), 0), PROTO_HEAD + 2);
+	h.type = FRAME_OP;
+	bconn_send(t.c, &h, "secret", 6, NULL);
+	h.type = FRAME_EARLY;
+	buf_add(bconn_begin(t.c), "go", 2);
+	bconn_end_part(t.c, &h, NULL, 0, 0);
+	bconn_push(t.c);
+	assert_int_equal(recv(fd, got, sizeof(got), 0), -1);
+	spin(3);
+	assert_int_equal(recv(fd, got, sizeof(got), 0), 2 * PROTO_HEAD + 8);
+	t.turn_err = -EIO;
+	bconn_send(t.c, &h, "secret", 6, NULL);
+	bconn_push(t.c);
+	spin(3);
+	assert_true(recv(fd, got, sizeof(got), 0) <= 0);
+	close(fd);
+}
+
 static void many(void **state)
 {
 	int fd[12];
@@ -634,4 +663,4 @@ static void busiest(void **state)
 TEST_MAIN(CONN_TEST(pieces), CONN_TEST(early_pieces), CONN_TEST(early_wrong), CONN_TEST(early_client),
 	  CONN_TEST(every_cut), CONN_TEST(echoed), CONN_TEST(no_frames), CONN_TEST(first_frame),
 	  CONN_TEST(slow_receiver), CONN_TEST(choked), CONN_TEST(paused), CONN_TEST(failed_turn),
-	  CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
+	  CONN_TEST(pushed), CONN_TEST(many), cmocka_unit_test(quantiles), cmocka_unit_test(busiest))
