@@ -145,3 +145,6 @@ int proto_fetch_decode(const void *data, size_t len, struct pull_range *ret);
 int proto_fetched_encode(uint64_t source_seq, const uint32_t *crcs, uint32_t n, struct buf *b);
 int proto_fetched_decode(const void *data, size_t len, uint32_t n, uint64_t *ret_source_seq,
 			 uint32_t *ret_crcs);
+/* Congestion control of a socket (tcp.c): before it connects or listens, and when it is connected. */
+void proto_tcp_new(int fd);
+void proto_tcp_connected(int fd);

@@ -688,6 +688,7 @@ static void on_poll(uv_poll_t *p, int status, int events)
 			return;
 		}
 		c->in->connecting = false;
+		proto_tcp_connected(c->in->fd);
 		c->en->o.events.opened(c);
 		if (c->gone)
 			return;
@@ -746,6 +747,7 @@ static void on_accept(uv_poll_t *p, int status, int events)
 		}
 		inet_ntop(AF_INET, &a.sin_addr, ip, sizeof(ip));
 		snprintf(peer, sizeof(peer), "%s:%d", ip, ntohs(a.sin_port));
+		proto_tcp_connected(fd);
 		c = conn_new(en, fd, peer);
 		if (c)
 			conn_update(c);
@@ -782,6 +784,7 @@ struct conn *engine_dial(struct engine *en, const char *address, void *owner, st
 		err_errno(e, -errno, "no socket");
 		return NULL;
 	}
+	proto_tcp_new(fd);
 	r = connect(fd, (struct sockaddr *)&a, sizeof(a));
 	if (r < 0 && errno != EINPROGRESS) {
 		err_errno(e, -errno, "%s", address);
@@ -810,6 +813,7 @@ int engine_listen(struct engine *en, const char *address, int port, struct err *
 	if (fd < 0)
 		return err_errno(e, -errno, "no socket");
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	proto_tcp_new(fd);
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 512) < 0) {
 		int r = -errno;
 

@@ -46,6 +46,7 @@ int conn_dial(const char *address, uint64_t timeout_ms)
 	fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
+	proto_tcp_new(fd);
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent_ms, sizeof(silent_ms));
 	if (connect(fd, (struct sockaddr *)&to, len) == 0)
@@ -224,6 +225,7 @@ int slot_connect(struct vclient_slot *s, uint32_t brick)
 	fd = conn_dial(m->brick[brick].address, DIAL_MS);
 	if (fd < 0)
 		return fd;
+	proto_tcp_connected(fd);
 	r = conn_block(fd, DIAL_MS);
 	if (r == 0)
 		r = hello(s, fd, m);

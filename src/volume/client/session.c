@@ -196,6 +196,7 @@ static void say_hello(struct vclient *c, struct session *x)
 	socklen_t size = sizeof(err);
 
 	x->connecting = false;
+	proto_tcp_connected(x->fd);
 	r = getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &err, &size) < 0 || err
 		    ? -EPIPE
 		    : conn_hello(c, &b, PROTO_SESSION);

@@ -5,6 +5,10 @@
 
 #include "volume/proto.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 static const struct vol_ino ino = {.folder.b = {3, [15] = 9}, .num = 0x0102030405060708ull};
 
 static void head(void **state)
@@ -287,5 +291,48 @@ static void messages(void **state)
 	}
 }
 
-TEST_MAIN(cmocka_unit_test(head), cmocka_unit_test(hello), cmocka_unit_test(small), cmocka_unit_test(delta),
-	  cmocka_unit_test(append), cmocka_unit_test(damaged_payload), cmocka_unit_test(messages))
+static void congestion_of(int fd, char name[16])
+{
+	socklen_t len = 15;
+
+	memset(name, 0, 16);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+}
+
+/* Between near processes nothing is paced, on both sides; a default that does not pace is left alone. */
+static void near(void **state)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int plain = socket(AF_INET, SOCK_STREAM, 0), listener = socket(AF_INET, SOCK_STREAM, 0);
+	int out = socket(AF_INET, SOCK_STREAM, 0), in;
+	char was[16], name[16];
+
+	(void)state;
+	proto_tcp_new(listener);
+	assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+	proto_tcp_new(out);
+	assert_int_equal(connect(out, (struct sockaddr *)&a, sizeof(a)), 0);
+	in = accept(listener, NULL, NULL);
+	assert_true(in >= 0);
+	congestion_of(plain, was);
+	for (int i = 0; i < 2; i++) {
+		congestion_of(i ? in : out, name);
+		if (strncmp(was, "bbr", 3) != 0)
+			assert_string_equal(name, was);
+		else
+			assert_int_not_equal(strncmp(name, "bbr", 3), 0);
+	}
+	proto_tcp_connected(out); /* how far a loaded machine finds itself is not asserted */
+	proto_tcp_connected(-1);
+	close(in);
+	close(out);
+	close(listener);
+	close(plain);
+}
+
+TEST_MAIN(cmocka_unit_test(near), cmocka_unit_test(head), cmocka_unit_test(hello), cmocka_unit_test(small),
+	  cmocka_unit_test(delta), cmocka_unit_test(append), cmocka_unit_test(damaged_payload),
+	  cmocka_unit_test(messages))
