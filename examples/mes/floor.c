@@ -24,6 +24,14 @@ uint64_t floor_backoff(unsigned failures)
 	return ms * 3 / 4 + ms * r / 131072;
 }
 
+uint64_t floor_spread(int64_t ms)
+{
+	uint16_t r;
+
+	random_bytes(&r, sizeof(r));
+	return (uint64_t)(ms / 2 + ms * r / UINT16_MAX);
+}
+
 int floor_init(struct floor *f, char **gateways, const char *events_file, int connections, struct err *e)
 {
 	f->loop = uv_default_loop();

@@ -25,4 +25,6 @@ struct floor {
 void floor_event(struct floor *f, const char *ev, json_t *fields);
 /* 100, 200, 400 ... 1,000 ms, each +-25 %. */
 uint64_t floor_backoff(unsigned failures);
+/* Half of ms to one and a half, evenly: what a hundred machines do after the same event, they do not do in the same moment. */
+uint64_t floor_spread(int64_t ms);
 int floor_init(struct floor *f, char **gateways, const char *events_file, int connections, struct err *e);

@@ -66,7 +66,7 @@ static void journal_write(struct machine *m, const char *line)
 
 static void wait_for_home(struct machine *m)
 {
-	timer_start(m->home_timer, (uint64_t)m->plant->home_ms + floor_backoff(4), 0);
+	timer_start(m->home_timer, floor_spread(m->plant->home_ms), 0);
 }
 
 static void next_gateway(struct machine *m, size_t to)
