@@ -202,6 +202,7 @@ static bool project_data(const struct fop *f, uint8_t cell, struct cell_op *o)
 	case VFS_WRITE:
 		set(o, f->value);
 		return inside;
+	case VFS_LOOKUP: /* and what came along */
 	case VFS_READ:
 		if (inside && f->done)
 			was(o, f->cells[cell - f->cell]);
@@ -245,7 +246,8 @@ void check_data(struct sim *s)
 			size_t n = 0;
 
 			for (size_t i = 0; i < f->n_ops; i++)
-				if (vol_ino_eq(&f->op[i].op.ino, ino))
+				if (vol_ino_eq(&f->op[i].op.ino, ino) ||
+				    (f->op[i].op.type == VFS_LOOKUP && vol_ino_eq(&f->op[i].ino, ino)))
 					n += project_data(&f->op[i], cell, &ops[n]);
 			ensure(vfs_init(&v, &s->truth[g].f->r, f->map) == 0);
 			if (vfs_stat(&v, ino, &a) == 0) { /* else it was reaped */

@@ -284,6 +284,9 @@ static bool choose_op(struct sim *s, struct fop *f, uint8_t id)
 		    vol_owner(s->files->map, &op->ino.folder) != vol_owner(s->files->map, &op->ino2.folder))
 			op->flags = 0;
 		return may_rename(s, id, op);
+	case VFS_LOOKUP:
+		op->len = s->o.stripe == 1 && rnd_in(s, 500000) ? CELLS * CELL : 0;
+		return true;
 	default:
 		return true;
 	}
@@ -506,7 +509,11 @@ static void take_result(struct sim *s, uint8_t id, const struct fmsg *a)
 		f->mode = res.attr.mode;
 		if (res.err == 0 && f->op.type == VFS_READDIR)
 			take_list(s, f, &res);
-		if (res.err == 0 && f->op.type == VFS_READ)
+		if (f->op.type == VFS_LOOKUP && res.payload) { /* all of the file */
+			f->cell = 0;
+			f->n_cells = CELLS;
+		}
+		if (res.err == 0 && (f->op.type == VFS_READ || (f->op.type == VFS_LOOKUP && f->n_cells > 0)))
 			take_cells(s, f, &res);
 		if (res.err == -ESTALE && !(f->op.flags & VFS_KNOWN))
 			violation(s, "operations",

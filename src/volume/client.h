@@ -54,6 +54,10 @@ struct vclient_slot *vclient_slot_free(struct vclient_slot *s);
  * is striped over several groups, sizes brought to the owner (VFS_EXTEND). payload of WRITE: op->payload. *ret_leased (may be NULL): the result may be
  * kept until invalidate or reset. Returns res->err or -EIO. READ verifies checksums end to end and turns to other members. */
 int vclient_call(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased);
+/* LOOKUP of op, and all bytes of a regular file of at most `room` (a multiple of VOL_BLOCK, at most VFS_LOOKUP_MAX) into data, when the group of the folder has
+ * them: *ret_len, 0 = they did not come. They are those of res->attr.version, verified. Returns as vclient_call. */
+int vclient_lookup(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,
+		   void *data, uint32_t room, uint32_t *ret_len);
 /* Like READ but into the caller's memory; size: of the file, UINT64_MAX = not known. Returns bytes read (short at the end of the file) or -errno.
  * Fastest when off and len are multiples of VOL_BLOCK. *ret_leased as above: the bytes may be kept. */
 int64_t vclient_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t size, uint64_t off,

@@ -36,7 +36,7 @@ int do_lookup(struct tx *t)
 		return r == -ENOENT ? hard(t, -EIO) : r;
 	t->res->attr = in.a;
 	t->res->flags = 0;
-	return 0;
+	return take_all(t, &in);
 }
 
 int do_getattr(struct tx *t)

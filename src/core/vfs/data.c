@@ -270,12 +270,51 @@ int do_fallocate(struct tx *t)
 	return r;
 }
 
+/* The blocks [start, end) into the result; -EIO: the one at crc_off is bad. */
+static int take_blocks(struct tx *t, const struct vol_ino *ino, uint64_t start, uint64_t end)
+{
+	struct vfs_result *res = t->res;
+	uint64_t bad = 0;
+	int r;
+
+	res->payload = payload_new((uint32_t)(end - start));
+	res->n_crcs = (uint32_t)((end - start) / VOL_BLOCK);
+	res->crcs = malloc(res->n_crcs * sizeof(uint32_t));
+	if (!res->payload || !res->crcs)
+		return hard(t, -ENOMEM);
+	res->crc_off = start;
+	r = replica_crcs(t->v->replica, ino, start, (uint32_t)(end - start), res->crcs);
+	if (r == 0)
+		r = replica_read(t->v->replica, ino, start, res->payload->data, (uint32_t)(end - start),
+				 &bad);
+	if (r < 0) {
+		res->payload = payload_unref(res->payload);
+		res->n_crcs = 0;
+		res->crc_off = bad;
+	}
+	return r;
+}
+
+int take_all(struct tx *t, const struct inode *in)
+{
+	const struct vol_map *m = t->v->map;
+	int r;
+
+	if (!S_ISREG(in->a.mode) || in->a.size == 0 || in->a.size > MIN(t->op->len, VFS_LOOKUP_MAX) ||
+	    (m->stripe > 1 && vol_group_of_stripe(m, &in->a.ino, 0) != vol_owner(m, &in->a.ino.folder)))
+		return 0;
+	r = take_blocks(t, &in->a.ino, 0, (in->a.size + VOL_BLOCK - 1) / VOL_BLOCK * VOL_BLOCK);
+	if (r < 0) /* READ tells, and has it repaired */
+		t->res->crc_off = 0;
+	return r == -EIO && !t->hard ? 0 : r;
+}
+
 /* Whole blocks, so that the reader can check them end to end; *res->payload ends with the block that holds the last byte. */
 int do_read(struct tx *t)
 {
 	const struct vfs_op *op = t->op;
 	struct vfs_result *res = t->res;
-	uint64_t len = op->len, start, end, bad = 0;
+	uint64_t len = op->len, start, end;
 	struct inode in;
 	int r;
 
@@ -296,22 +335,7 @@ int do_read(struct tx *t)
 		return 0;
 	if (end - start > RECORD_PAYLOAD_MAX)
 		end = start + RECORD_PAYLOAD_MAX;
-	res->payload = payload_new((uint32_t)(end - start));
-	res->n_crcs = (uint32_t)((end - start) / VOL_BLOCK);
-	res->crcs = malloc(res->n_crcs * sizeof(uint32_t));
-	if (!res->payload || !res->crcs)
-		return hard(t, -ENOMEM);
-	res->crc_off = start;
-	r = replica_crcs(t->v->replica, &op->ino, start, (uint32_t)(end - start), res->crcs);
-	if (r == 0)
-		r = replica_read(t->v->replica, &op->ino, start, res->payload->data, (uint32_t)(end - start),
-				 &bad);
-	if (r < 0) {
-		res->payload = payload_unref(res->payload);
-		res->n_crcs = 0;
-		res->crc_off = bad;
-	}
-	return r;
+	return take_blocks(t, &op->ino, start, end);
 }
 
 int do_seek(struct tx *t)

@@ -154,6 +154,7 @@ int do_reap(struct tx *t);
 int do_rename(struct tx *t);
 int do_readdir(struct tx *t);
 int do_read(struct tx *t);
+int take_all(struct tx *t, const struct inode *in); /* LOOKUP: its bytes, when they are asked for and fit */
 int do_write(struct tx *t);
 int do_extend(struct tx *t);
 int do_trim(struct tx *t);

@@ -21,9 +21,11 @@
 #define VFS_SIZE_MAX	((uint64_t)1 << 46) /* 64 TiB a file */
 
 enum vfs_op_type {
-	VFS_LOOKUP = 1, /* ino (folder), name -> attr of the entry */
-	VFS_GETATTR,	/* ino */
-	VFS_SETATTR,	/* ino, set, attr; a changed size truncates or extends */
+	VFS_LOOKUP =
+		1, /* ino (folder), name -> attr of the entry; len: and, as READ gives it, all of a regular file that is not longer, when it is here and
+			 * good */
+	VFS_GETATTR, /* ino */
+	VFS_SETATTR, /* ino, set, attr; a changed size truncates or extends */
 	VFS_CREATE, /* ino (folder), name, attr.mode/uid/gid/rdev: regular file, fifo, socket, device; flags VFS_EXCL: -EEXIST with the entry */
 	VFS_MKDIR, /* ino (parent), name, attr, target.folder = the new folder's id (random, chosen by the client) */
 	VFS_SYMLINK,  /* ino, name, data = target */
@@ -81,11 +83,12 @@ enum vfs_op_type {
 	1024u /* RENAME: `name` leads to `target` (EXCHANGE: and name2 to attr.ino), or -ESTALE: the client looked before, took a lock, \
 	       * and something else may be there now */
 
-#define VFS_INTENTS_MAX 1024	   /* at once, a group; -EAGAIN beyond */
-#define VFS_LOCKS_MAX	1024	   /* ranges of one owner on one inode; -ENOLCK beyond */
-#define VFS_XATTRS_MAX	256	   /* names of one inode; -ENOSPC beyond */
-#define VFS_ANSWER_MS	3600000	   /* a client's newest answer is kept at least so long */
-#define VFS_READDIR_MAX (1u << 20) /* bytes of an answer; op.len chooses less, 0 = 64 KiB */
+#define VFS_INTENTS_MAX 1024	    /* at once, a group; -EAGAIN beyond */
+#define VFS_LOCKS_MAX	1024	    /* ranges of one owner on one inode; -ENOLCK beyond */
+#define VFS_XATTRS_MAX	256	    /* names of one inode; -ENOSPC beyond */
+#define VFS_ANSWER_MS	3600000	    /* a client's newest answer is kept at least so long */
+#define VFS_LOOKUP_MAX	(64u << 10) /* bytes of a file that come along with its attributes */
+#define VFS_READDIR_MAX (1u << 20)  /* bytes of an answer; op.len chooses less, 0 = 64 KiB */
 
 struct vfs_attr {
 	struct vol_ino ino;

@@ -351,6 +351,31 @@ int64_t vclient_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t
 	return data_read(s, ino, size, off, data, len, ret_leased);
 }
 
+int vclient_lookup(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,
+		   void *data, uint32_t room, uint32_t *ret_len)
+{
+	struct call k = {.group = vfs_group(vclient_map(s->c), op),
+			 .member = -1,
+			 .into = data,
+			 .room = room,
+			 .want_lease = s->c->o.leases};
+	uint64_t size;
+	int r;
+
+	ensure(op->type == VFS_LOOKUP && room % VOL_BLOCK == 0);
+	*res = (struct vfs_result){0};
+	*ret_len = 0;
+	op->len = room;
+	r = call_group(s, op, res, &k);
+	*ret_leased = k.leased;
+	size = res->attr.size;
+	/* what does not fit its checksum is read again, and that read tells of it */
+	if (r == 0 && !(res->flags & VFS_NO_ATTR) && size > 0 && size <= k.got && k.got % VOL_BLOCK == 0 &&
+	    verify(s, res, 0, data, k.got / VOL_BLOCK) == UINT64_MAX)
+		*ret_len = (uint32_t)size;
+	return r;
+}
+
 /* ---- over all groups of a file ---- */
 
 int data_fsync(struct vclient_slot *s, const struct vol_ino *ino)

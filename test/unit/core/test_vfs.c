@@ -234,6 +234,58 @@ static void test_write(void **state)
 	world_free(w);
 }
 
+/* A small file's bytes come along with its lookup, when they are asked for, are all of it, and are in the folder's group. */
+static void test_lookup_with_bytes(void **state)
+{
+	for (uint32_t stripe = 1; stripe <= 2; stripe++) {
+		struct world *w = world_new(8, stripe, VOL_STRIPE_SIZE);
+		struct vfs_op op = named(VFS_LOOKUP, root, "f");
+		struct vol_ino f;
+		bool here;
+
+		assert_int_equal(create(w, root, "f", 0644), 0);
+		f = res.attr.ino;
+		here = vol_group_of_stripe(w->map, &f, 0) == vol_owner(w->map, &f.folder);
+		op.len = 2 * VOL_BLOCK;
+		assert_int_equal(call(w, op), 0);
+		assert_null(res.payload); /* empty */
+		if (here)
+			assert_int_equal(write_at(w, f, 0, 0x11, VOL_BLOCK + 5), 0);
+		assert_int_equal(call(w, op), 0);
+		if (!here) {
+			assert_null(res.payload);
+			world_free(w);
+			continue;
+		}
+		assert_int_equal(res.attr.size, VOL_BLOCK + 5);
+		assert_int_equal(res.crc_off, 0);
+		assert_int_equal(res.n_crcs, 2);
+		assert_int_equal(res.payload->len, 2 * VOL_BLOCK);
+		assert_int_equal(res.payload->data[VOL_BLOCK + 4], 0x11);
+		assert_int_equal(res.payload->data[VOL_BLOCK + 5], 0);
+		op.len = VOL_BLOCK; /* longer than that: nothing of it */
+		assert_int_equal(call(w, op), 0);
+		assert_null(res.payload);
+		assert_int_equal(res.n_crcs, 0);
+		op.len = 0;
+		assert_int_equal(call(w, op), 0);
+		assert_null(res.payload);
+		op.len = UINT64_MAX; /* bounded */
+		assert_int_equal(truncate_to(w, f, VFS_LOOKUP_MAX), 0);
+		assert_int_equal(call(w, op), 0);
+		assert_int_equal(res.payload->len, VFS_LOOKUP_MAX);
+		assert_int_equal(truncate_to(w, f, VFS_LOOKUP_MAX + 1), 0);
+		assert_int_equal(call(w, op), 0);
+		assert_null(res.payload);
+		op = named(VFS_LOOKUP, root, "s"); /* nothing but regular files */
+		op.len = VOL_BLOCK;
+		assert_int_equal(create(w, root, "s", S_IFIFO | 0600), 0);
+		assert_int_equal(call(w, op), 0);
+		assert_null(res.payload);
+		world_free(w);
+	}
+}
+
 static void test_truncate(void **state)
 {
 	static const uint64_t sizes[] = {5000000, 1000000, 9000000, 500000, 9000000};
@@ -863,11 +915,11 @@ static void test_numbers_after_a_loss(void **state)
 TEST_MAIN(cmocka_unit_test(test_create), cmocka_unit_test(test_numbers_after_a_loss),
 	  cmocka_unit_test(test_long_names), cmocka_unit_test(test_devices), cmocka_unit_test(test_symlink),
 	  cmocka_unit_test(test_setgid), cmocka_unit_test(test_set_id_bits), cmocka_unit_test(test_times),
-	  cmocka_unit_test(test_write), cmocka_unit_test(test_truncate),
-	  cmocka_unit_test(test_foreign_generation), cmocka_unit_test(test_fallocate),
-	  cmocka_unit_test(test_links), cmocka_unit_test(test_link_max), cmocka_unit_test(test_orphans),
-	  cmocka_unit_test(test_rmdir), cmocka_unit_test(test_mkdir_same_id), cmocka_unit_test(test_rename),
-	  cmocka_unit_test(test_rename_kinds), cmocka_unit_test(test_exchange), cmocka_unit_test(test_once),
-	  cmocka_unit_test(test_sweep), cmocka_unit_test(test_locked_names),
+	  cmocka_unit_test(test_write), cmocka_unit_test(test_lookup_with_bytes),
+	  cmocka_unit_test(test_truncate), cmocka_unit_test(test_foreign_generation),
+	  cmocka_unit_test(test_fallocate), cmocka_unit_test(test_links), cmocka_unit_test(test_link_max),
+	  cmocka_unit_test(test_orphans), cmocka_unit_test(test_rmdir), cmocka_unit_test(test_mkdir_same_id),
+	  cmocka_unit_test(test_rename), cmocka_unit_test(test_rename_kinds), cmocka_unit_test(test_exchange),
+	  cmocka_unit_test(test_once), cmocka_unit_test(test_sweep), cmocka_unit_test(test_locked_names),
 	  cmocka_unit_test(test_crossing_renames), cmocka_unit_test(test_parent_first),
 	  cmocka_unit_test(test_statfs))
