@@ -90,6 +90,8 @@ static void drop_now(struct mount *m, struct drop *d)
 	struct timespec pause = {0, 100000};
 	int r = 0;
 
+	if (!d->entry)
+		fill_wait(m, n); /* no new one begins: see fill_begin */
 	for (int i = 0; i < MISSING_TRIES; i++) {
 		r = d->entry ? fuse_lowlevel_notify_inval_entry(m->se, d->id, d->name, strlen(d->name))
 			     : fuse_lowlevel_notify_inval_inode(m->se, d->id, d->off, d->len);
@@ -295,6 +297,9 @@ void cache_reset(void *ctx, uint32_t group)
 	struct node *last_node = NULL;
 	bool any = false;
 
+	for (uint32_t i = 0; i < TICKS; i++) /* answers on their way are of before */
+		atomic_fetch_add(&m->tick[i], 1);
+	atomic_fetch_add(&m->pushes, 1);
 	gate_pass(m);
 	for (uint32_t i = 0; i < m->nodes.used; i++) {
 		struct node *n = node_pin(m, i);

@@ -35,6 +35,14 @@ void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi)
 	atomic_fetch_add(&n->opens, 1);
 }
 
+void never_opened(struct node *n, struct fuse_file_info *fi)
+{
+	atomic_fetch_sub(&n->opens, 1);
+	behind_closed(fi);
+	if (opened_to_write(fi))
+		fill_unbar(n);
+}
+
 /* open(O_TRUNC): one question instead of SETATTR and OPEN. */
 static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 {
@@ -60,25 +68,43 @@ static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 	return r;
 }
 
-void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static void open_now(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
+	bool keep, barred = opened_to_write(fi) || fi->flags & O_TRUNC;
 	struct vfs_attr a;
-	bool keep;
 	int r;
 
 	atomic_fetch_add(&n->opens, 1); /* before the question: an unlinked file is not reaped from now on */
 	r = fi->flags & O_TRUNC ? truncate_at_open(m, req, n) : meta_refresh(m, req, n, &a, &keep);
 	if (r == 0) {
 		file_opened(m, n, fi);
-		if (fuse_reply_open(req, fi) < 0) {
-			atomic_fetch_sub(&n->opens, 1);
-			behind_closed(fi);
-		}
+		if (barred && !opened_to_write(fi))
+			fill_unbar(n);
+		barred = false;
+		if (fuse_reply_open(req, fi) < 0)
+			never_opened(n, fi);
 	} else
 		fuse_reply_err(req, r == -ENOENT ? meta_gone(req) : -r);
+	if (barred)
+		fill_unbar(n);
 	atomic_fetch_sub(&n->opens, 1);
+}
+
+static void open_on(struct put_aside *p)
+{
+	open_now(p->req, p->ino, &p->fi);
+}
+
+void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct put_aside p = {.go_on = open_on, .req = req, .ino = ino, .fi = *fi};
+
+	if ((opened_to_write(fi) || fi->flags & O_TRUNC) && fill_bar(m, node_of(m, ino), &p))
+		return;
+	open_now(req, ino, fi);
 }
 
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -90,6 +116,8 @@ void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	behind_closed(fi);
 	if (fi->flock_release)
 		(void)lock_release_owner(m, n, fi->lock_owner, true);
+	if (opened_to_write(fi))
+		fill_unbar(n);
 	atomic_fetch_sub(&n->opens, 1);
 	fuse_reply_err(req, 0);
 }
@@ -112,13 +140,32 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, failed ? -failed : -r);
 }
 
+/* The question of a read, into room: bytes of f, or -errno. */
+static int64_t read_from_brick(struct mount *m, struct node *n, const struct fill *f, bool *ret_leased)
+{
+	uint64_t end = UINT64_MAX, start = m->around ? clock_us() : 0;
+	int64_t got;
+
+	if (vclient_map(m->c)->stripe > 1) {
+		pthread_mutex_lock(&n->lock);
+		if (n->leased && n->attr_known)
+			end = n->attr.size;
+		pthread_mutex_unlock(&n->lock);
+	}
+	got = vclient_read(slot_of(m), &n->ino, end, f->off, room, f->len, ret_leased);
+	if (m->around && got >= 0)
+		fill_took(m, f, clock_us() - start);
+	return got;
+}
+
 void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
 	struct tick t;
-	uint64_t end = UINT64_MAX;
-	bool leased, keep, direct = fi && fi->flags & O_DIRECT;
+	struct fill f = {.off = (uint64_t)off, .len = (uint32_t)MIN(size, IO_MAX)};
+	bool leased, keep, fills = false, direct = fi && fi->flags & O_DIRECT;
+	uint64_t skip;
 	int64_t got;
 
 	behind_drain(m, n);
@@ -127,15 +174,14 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	if (vclient_map(m->c)->stripe > 1) {
-		pthread_mutex_lock(&n->lock);
-		if (n->leased && n->attr_known)
-			end = n->attr.size;
-		pthread_mutex_unlock(&n->lock);
-	}
-	got = vclient_read(slot_of(m), &n->ino, end, (uint64_t)off, room, (uint32_t)MIN(size, IO_MAX),
-			   &leased);
+	if (!direct && fill_ask(m, n, f.off, f.len, &f))
+		(void)node_pin(m, n->index); /* the kernel may forget it behind the reply */
+	got = read_from_brick(m, n, &f, &leased);
 	if (got < 0) {
+		if (f.whole) {
+			fill_not_begun(m, n, &f);
+			node_unpin(m, n);
+		}
 		fuse_reply_err(req, got == -ENOENT ? ESTALE : (int)-got);
 		return;
 	}
@@ -145,11 +191,19 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	if (keep && leased)
 		cache_keep(n);
 	keep &= n->leased;
+	fills = f.whole && keep && fill_begin(m, n);
 	pthread_mutex_unlock(&n->lock);
-	fuse_reply_buf(req, (char *)room, (size_t)got);
+	skip = MIN((uint64_t)off - f.off, (uint64_t)got);
+	fuse_reply_buf(req, (char *)room + skip, MIN(size, (size_t)got - skip));
 	gate_out(m);
 	if (!keep && !direct)
 		cache_drop_behind(m, n, (uint64_t)off, size);
+	if (fills)
+		fill_end(m, n, &f, room, (uint64_t)got, (uint64_t)off, size);
+	else if (f.whole)
+		fill_not_begun(m, n, &f);
+	if (f.whole)
+		node_unpin(m, n);
 }
 
 void file_wrote(struct node *n, uint64_t forks)

@@ -13,16 +13,20 @@
  * waits for us. So nothing waits without a bound: dentries are dropped all at once by FUSE_NOTIFY_INC_EPOCH, which takes no lock, when the folder
  * is busy or its lock does not come in time; pages of a file this mount is writing are dropped as soon as the write is through.
  *
+ * Pages that come along with what was asked for (--read-around) are given to the kernel behind the reply, under the rules of fill.c.
+ *
  * Threads: `threads` FUSE threads, each with a slot of the client; the client's session and push threads; two droppers; one that waits for
  * locks (F_SETLKW). Locks: nodes.lock (table), then node.lock (one at a time, never with a call to a brick or the kernel inside). */
 #pragma once
 
 #define FUSE_USE_VERSION 312
+#include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "volume/client.h"
+#include "volume/mount/around.h"
 #include "volume/mount/wqueue.h"
 
 #define NODES_CHUNK   1024
@@ -36,6 +40,7 @@
 #define STEADY_MIN    2	  /* equal numbers of writes between fsyncs, before the next fsync is foreseen */
 #define BUSY_WAIT_MS  20  /* for the kernel, when this mount has something in flight there */
 #define DROP_WAIT_MS  800 /* for the kernel otherwise; a push must be answered within the session's time */
+#define FILL_SHARE    8	  /* part of the memory that read-around may fill */
 
 struct names { /* hashes (keyed) of the names in a folder; open addressing, 0 = free, 1 = removed */
 	uint64_t *slot;
@@ -72,6 +77,9 @@ struct node {
 	uint64_t touched_us, touched; /* newest SETATTR through here: when it was sent, the version it made */
 	uint64_t contended_until;     /* written by others while it was written here */
 	_Atomic uint32_t doubt;	      /* drops of its pages that have not come to their end */
+	uint32_t writers;	  /* open for writing here, or its size is being changed: no fill begins */
+	struct put_aside *aside;  /* they wait for fills to end */
+	_Atomic uint32_t filling; /* fills in flight (fill.c) */
 	struct behind_file *_Atomic behind; /* NULL until something was written behind */
 };
 
@@ -84,7 +92,7 @@ struct nodes {
 
 struct mount_settings {
 	char *volume, *dir, *store, *store_ca, *store_cert, *store_key, *domain, *log;
-	int64_t timeout_ms, threads, readahead_kb, behind_kb;
+	int64_t timeout_ms, threads, readahead_kb, around_kb, behind_kb;
 	bool foreground, leases, read_only, allow_other;
 	char *fuse_options; /* for the kernel: "ro,nosuid,..." */
 };
@@ -127,6 +135,11 @@ struct mount {
 	bool unlocked;
 	pthread_t locker;
 	struct behind *behind; /* NULL = every write goes through */
+	/* fill.c */
+	struct around *around; /* NULL = nothing is read around; under fill_lock */
+	pthread_mutex_t fill_lock;
+	pthread_cond_t fill_ended;
+	_Atomic uint32_t filling; /* threads that do */
 };
 
 /* ---- node.c ---- */
@@ -262,8 +275,46 @@ void behind_closed(struct fuse_file_info *fi);
 int behind_error(struct mount *m, struct node *n,
 		 const struct fuse_file_info *fi); /* for fsync and close; once */
 
+/* ---- fill.c ---- */
+struct fill {
+	uint64_t off; /* what to ask a brick for */
+	uint32_t len;
+	bool whole; /* a block instead of what was wanted */
+	uint64_t version;
+};
+struct put_aside { /* a request that waits for fills to end */
+	struct put_aside *next;
+	void (*go_on)(struct put_aside *p);
+	fuse_req_t req;
+	fuse_ino_t ino;
+	struct fuse_file_info fi; /* of OPEN */
+	struct stat st;		  /* of SETATTR */
+	int to_set;
+};
+int fill_start(struct mount *m);
+void fill_stop(struct mount *m);
+/* What to ask for when the kernel wants [off, off + len): that, or (true) the block it lies in. */
+bool fill_ask(struct mount *m, struct node *n, uint64_t off, uint32_t len, struct fill *ret);
+void fill_took(struct mount *m, const struct fill *f, uint64_t us); /* the question */
+/* Node locked, inside the gate: what was read may be kept. True: behind the reply and outside the gate fill_end must be called; node pinned. */
+bool fill_begin(struct mount *m, struct node *n);
+void fill_not_begun(struct mount *m, struct node *n, const struct fill *f); /* nor will it be */
+/* Gives the kernel what came (`got` bytes at f->off) but for [off, off + len), which it has been told already. */
+void fill_end(struct mount *m, struct node *n, const struct fill *f, const uint8_t *data, uint64_t got,
+	      uint64_t off, uint64_t len);
+void fill_wait(struct mount *m, struct node *n); /* until none of the node is in flight */
+/* No fill of the node begins until fill_unbar. True: one is in flight; a copy of p is gone on with when it has ended. p NULL: waits for it instead, for who
+ * is sure that nobody else has pages of it locked. */
+bool fill_bar(struct mount *m, struct node *n, const struct put_aside *p);
+void fill_unbar(struct node *n);
+
 /* ---- file.c ---- */
+static inline bool opened_to_write(const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_ACCMODE) != O_RDONLY;
+}
 void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
+void never_opened(struct node *n, struct fuse_file_info *fi); /* the kernel did not take the reply */
 void file_wrote(struct node *n, uint64_t forks); /* something is written; forks: vclient_forks_end */
 /* vclient_call of an operation that changes inode n, and n2 (NULL: none) with it: file_wrote of both, so that a later fsync of one of them tells when
  * a power loss of all copies may have taken the change. */

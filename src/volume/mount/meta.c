@@ -141,7 +141,7 @@ static bool answer_here(fuse_req_t req, struct mount *m, struct node *n, const s
 	return may;
 }
 
-void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, int to_set)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
@@ -153,11 +153,10 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	uint64_t sent_us;
 	int r;
 
-	(void)fi;
 	op_init(&op, VFS_SETATTR, req, n);
 	set_fields(&op, st, to_set);
 	if (op.set == 0) { /* nothing that is kept here */
-		ll_getattr(req, ino, fi);
+		ll_getattr(req, ino, NULL);
 		return;
 	}
 	behind_drain(m, n);
@@ -186,6 +185,29 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	}
 	atomic_fetch_sub(&n->writing, 1);
 	vfs_result_done(&res);
+}
+
+static void setattr_on(struct put_aside *p)
+{
+	struct node *n = node_of(mount_of(p->req), p->ino);
+
+	setattr_now(p->req, p->ino, &p->st, p->to_set);
+	fill_unbar(n);
+}
+
+void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	struct put_aside p = {.go_on = setattr_on, .req = req, .ino = ino, .st = *st, .to_set = to_set};
+
+	(void)fi;
+	if (!(to_set & FUSE_SET_ATTR_SIZE))
+		setattr_now(req, ino, st, to_set);
+	else if (!fill_bar(m, n, &p)) {
+		setattr_now(req, ino, st, to_set);
+		fill_unbar(n);
+	}
 }
 
 void ll_readlink(fuse_req_t req, fuse_ino_t ino)

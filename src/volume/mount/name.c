@@ -91,6 +91,10 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 			return;
 		}
 	}
+	if (fi &&
+	    opened_to_write(
+		    fi)) /* who else may have read it already? Another mount has made it, or it is quite new */
+		(void)fill_bar(m, n, NULL);
 	gate_in(m);
 	if (f->leased && tick_same(m, &f->tick))
 		keep_folder(folder);
@@ -105,10 +109,8 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 		r = fuse_reply_entry(req, &e);
 	gate_out(m);
 	if (r < 0) {
-		if (fi) {
-			atomic_fetch_sub(&n->opens, 1);
-			behind_closed(fi);
-		}
+		if (fi)
+			never_opened(n, fi);
 		node_forget(m, n, 1);
 	}
 }

@@ -161,6 +161,7 @@ static void drop_node(struct mount *m, struct node *n)
 	n->misses = 0;
 	n->changes++;
 	n->contended_until = n->touched_us = n->touched = 0;
+	ensure(!n->aside && atomic_load(&n->filling) == 0);
 	n->ino = (struct vol_ino){0};
 	pthread_mutex_unlock(&n->lock);
 	n->next = t->free;

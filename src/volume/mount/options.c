@@ -18,6 +18,10 @@ static const struct setting settings[] = {
 	 "one operation, all tries included; then the program gets EIO"},
 	{"threads", SETTING_INT, S(threads), "10", 1, 256, "N", "operations at once"},
 	{"readahead", SETTING_INT, S(readahead_kb), "4096", 128, 65536, "KIB", "read ahead by the kernel"},
+	{"read-around", SETTING_INT, S(around_kb), "128", 0, 512, "KIB",
+	 "small reads of a place that is read much ask for the whole block of so much (a power of two from 8 "
+	 "on); 0: "
+	 "never"},
 	{"write-behind", SETTING_INT, S(behind_kb), "0", 0, 1048576, "KIB",
 	 "writes return when they are in a queue of so much memory (at least 4096; try 16384); 0: when they "
 	 "are on every in-sync copy"},
@@ -149,6 +153,8 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 			"where is the volume described? --store etcd:http://HOST:2379, or KUAYU_STORE");
 	if (s->behind_kb > 0 && s->behind_kb < WQ_LIMIT_MIN >> 10)
 		return err_set(e, -EINVAL, "--write-behind is 0 or at least %u", WQ_LIMIT_MIN >> 10);
+	if (s->around_kb != 0 && (s->around_kb < 8 || (s->around_kb & (s->around_kb - 1))))
+		return err_set(e, -EINVAL, "--read-around is 0 or a power of two from 8 to 512");
 	if (s->behind_kb > 0 && !s->leases)
 		return err_set(e, -EINVAL, "--write-behind needs leases");
 	if (!vol_name_valid(words[0]))

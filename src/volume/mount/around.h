@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* around: which small reads ask for the whole block around them. Pure: no thread, no clock, no I/O; the owner locks.
+ *
+ * Bricks check each 4 KiB for itself, so a block of (mostly) 128 KiB costs more than the few bytes that were read out of it: it pays only when others of
+ * its pages are read soon, and before anybody changes the file. So reads that the kernel had no page for are counted, in zones of AROUND_BLOCKS
+ * blocks. The forecast: as many reads as a zone has had will come once more. One whole block then saves (reads / blocks) questions and costs what it takes
+ * longer than a small one, both measured; from break-even on (at least one read for two blocks) blocks of the zone are asked for whole, each once.
+ * A read of a block that was given to the kernel already: its pages are gone again (memory is short). When that is often so, twice as many reads are
+ * needed, each time.
+ * A zone begins anew when the file has changed, or after AROUND_IDLE_MS without a read.
+ *
+ * Bound: the zones kept, least recently read ones go first; so files, or places of files, that are read too thinly never get there. */
+#pragma once
+
+#include "base/base.h"
+
+#define AROUND_BLOCKS	256u   /* of a zone */
+#define AROUND_IDLE_MS	60000u /* what was read before is no evidence any more */
+#define AROUND_NEED_MIN 8u     /* reads of a zone, however small the file is */
+
+struct around;
+
+/* block: bytes, a power of two from 8 KiB on; cache_bytes: of file data that zones may stand for. NULL = no memory. */
+struct around *around_new(uint32_t block, uint64_t cache_bytes);
+struct around *around_free(struct around *a);
+/* The kernel wants [off, off + len) of a file of `size` bytes, which has not changed as long as its version is the same. True: ask for
+ * *ret_len bytes from *ret_off on, which lie in one block and in the file, are whole pages and contain what is wanted. */
+bool around_ask(struct around *a, uint64_t file, uint64_t version, uint64_t size, uint64_t off, uint32_t len,
+		uint64_t now_ms, uint64_t *ret_off, uint32_t *ret_len);
+/* The block that around_ask said was asked for, but its pages were not given to the kernel. */
+void around_not_given(struct around *a, uint64_t file, uint64_t version, uint64_t off);
+/* So long it took to ask for a whole block, or for less than one. */
+void around_took(struct around *a, bool whole, uint64_t us);
