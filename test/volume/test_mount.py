@@ -231,6 +231,25 @@ class TwoMounts(unittest.TestCase):
         self.assertEqual(stale, 0)
         self.assertEqual(len(os.listdir(self.da)), ROUNDS)
 
+    def test_small_files_whose_bytes_come_with_their_lookup(self):
+        """Between the lookup and the read somebody writes, here or there: the read sees it."""
+        stale = 0
+        for i in range(ROUNDS):
+            for name in "xyzw":
+                (self.db / f"{name}{i}").write_bytes(b"old %d" % i)
+            stale += (self.da / f"x{i}").read_bytes() != b"old %d" % i
+            for name in "yzw":
+                stale += (self.da / f"{name}{i}").stat().st_size != len(b"old %d" % i)
+            (self.db / f"y{i}").write_bytes(b"there %d" % i)
+            stale += (self.da / f"y{i}").read_bytes() != b"there %d" % i
+            with open(self.da / f"z{i}", "r+b") as f:
+                f.write(b"HERE")
+            stale += (self.da / f"z{i}").read_bytes() != b"HERE%d" % i
+            os.truncate(self.da / f"w{i}", 2)
+            os.truncate(self.da / f"w{i}", 5)
+            stale += (self.da / f"w{i}").read_bytes() != b"ol\0\0\0"
+        self.assertEqual(stale, 0)
+
     def test_changes_that_change_nothing(self):
         """Answered without a brick, unless they would: what another mount set meanwhile, suid, a ctime of before."""
         wrong = 0

@@ -301,6 +301,7 @@ void cache_reset(void *ctx, uint32_t group)
 		atomic_fetch_add(&m->tick[i], 1);
 	atomic_fetch_add(&m->pushes, 1);
 	gate_pass(m);
+	head_forget_all(m);
 	for (uint32_t i = 0; i < m->nodes.used; i++) {
 		struct node *n = node_pin(m, i);
 		bool had;

@@ -41,6 +41,8 @@
 #define BUSY_WAIT_MS  20  /* for the kernel, when this mount has something in flight there */
 #define DROP_WAIT_MS  800 /* for the kernel otherwise; a push must be answered within the session's time */
 #define FILL_SHARE    8	  /* part of the memory that read-around may fill */
+#define HEADS	      128 /* small files whose bytes came with their lookup (head.c) */
+#define HEAD_MAX      (16u << 10)
 
 struct names { /* hashes (keyed) of the names in a folder; open addressing, 0 = free, 1 = removed */
 	uint64_t *slot;
@@ -54,7 +56,8 @@ struct node {
 	uint64_t lookups; /* the kernel's; under nodes.lock */
 	uint32_t pins;	  /* our own threads'; likewise */
 	_Atomic uint32_t opens, writing, naming;
-	_Atomic bool retired; /* moved.c */
+	_Atomic bool retired;	/* moved.c */
+	_Atomic bool looked_up; /* and not read since; head.c */
 	_Atomic uint64_t named_ms;
 	pthread_mutex_t lock;
 	/* under lock: */
@@ -109,6 +112,7 @@ struct drop {
 
 struct waiter;
 struct behind;
+struct head;
 
 struct mount {
 	struct mount_settings s;
@@ -140,6 +144,10 @@ struct mount {
 	pthread_mutex_t fill_lock;
 	pthread_cond_t fill_ended;
 	_Atomic uint32_t filling; /* threads that do */
+	/* head.c */
+	struct head *heads;
+	pthread_mutex_t head_lock;
+	_Atomic int head_points;
 };
 
 /* ---- node.c ---- */
@@ -307,6 +315,19 @@ void fill_wait(struct mount *m, struct node *n); /* until none of the node is in
  * is sure that nobody else has pages of it locked. */
 bool fill_bar(struct mount *m, struct node *n, const struct put_aside *p);
 void fill_unbar(struct node *n);
+
+/* ---- head.c ---- */
+int head_start(struct mount *m);
+void head_stop(struct mount *m);
+uint8_t *
+head_room(struct mount *m); /* HEAD_MAX bytes of this thread, when it is worth asking for them; else NULL */
+void head_looked_up(struct mount *m, struct node *n, const struct vfs_attr *a); /* before the reply */
+void head_read(struct mount *m, struct node *n);
+/* Inside the gate, attributes of this version were just learned under a lease: these are all its bytes. */
+void head_put(struct mount *m, struct node *n, uint64_t version, const uint8_t *data, uint32_t len);
+/* Inside the gate, until the reply is given, which may be kept: the bytes of the file, once; -1 = ask a brick. */
+int64_t head_take(struct mount *m, struct node *n, uint64_t off, uint8_t *to, uint32_t len);
+void head_forget_all(struct mount *m);
 
 /* ---- file.c ---- */
 static inline bool opened_to_write(const struct fuse_file_info *fi)

@@ -214,7 +214,8 @@ static int run(struct mount *m, struct start *start, struct err *e)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = nodes_init(&m->nodes);
-	if (r < 0 || (r = cache_start(m)) < 0 || (r = lock_start(m)) < 0 || (r = fill_start(m)) < 0)
+	if (r < 0 || (r = cache_start(m)) < 0 || (r = lock_start(m)) < 0 || (r = fill_start(m)) < 0 ||
+	    (r = head_start(m)) < 0)
 		return err_errno(e, r, "start");
 	r = open_volume(m, e);
 	if (r == 0)
@@ -232,6 +233,7 @@ static int run(struct mount *m, struct start *start, struct err *e)
 	m->c = vclient_close(m->c); /* pushes end before the droppers do */
 	cache_stop(m);
 	fill_stop(m);
+	head_stop(m);
 	if (m->se)
 		fuse_session_destroy(m->se);
 	nodes_done(&m->nodes);

@@ -47,6 +47,8 @@ struct found {
 	uint64_t pushes;
 	bool leased, attr_leased;
 	struct vfs_attr attr;
+	const uint8_t *data; /* all bytes of the file, of attr.version; NULL = they did not come along */
+	uint32_t len;
 };
 
 static int complete_attr(struct mount *m, struct node *folder, struct found *f, const struct vfs_result *res)
@@ -90,6 +92,7 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 			fuse_reply_err(req, -r);
 			return;
 		}
+		f->data = NULL;
 	}
 	if (fi &&
 	    opened_to_write(
@@ -99,6 +102,10 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 	if (f->leased && tick_same(m, &f->tick))
 		keep_folder(folder);
 	keep = cache_learn(m, n, &f->attr, f->attr_leased && atomic_load(&m->pushes) == f->pushes, &now);
+	if (keep && f->data && now.version == f->attr.version)
+		head_put(m, n, now.version, f->data, f->len);
+	if (!fi)
+		head_looked_up(m, n, &now);
 	entry_param(m, n, &now, &e);
 	e.attr_timeout = keep ? KEEP_S : 0;
 	e.entry_timeout = tick_same(m, &f->tick) && folder_leased(m, folder) ? KEEP_S : 0;
@@ -150,6 +157,7 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct found f = {.tick = tick_of(m, &folder->ino, NULL), .pushes = atomic_load(&m->pushes)};
 	struct vfs_result res = {0};
 	struct vfs_op op;
+	uint8_t *data;
 	int r;
 
 	if (strlen(name) > VFS_NAME_MAX) { /* not just absent */
@@ -164,7 +172,10 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	op_init(&op, VFS_LOOKUP, req, folder);
 	op_name(&op, name);
-	r = vclient_call(slot_of(m), &op, &res, &f.leased);
+	data = head_room(m);
+	r = data ? vclient_lookup(slot_of(m), &op, &res, &f.leased, data, HEAD_MAX, &f.len)
+		 : vclient_call(slot_of(m), &op, &res, &f.leased);
+	f.data = f.len > 0 ? data : NULL;
 	if (r == 0)
 		r = complete_attr(m, folder, &f, &res);
 	if (r == 0)

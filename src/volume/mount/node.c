@@ -153,6 +153,7 @@ static void drop_node(struct mount *m, struct node *n)
 	behind_file_free(n);
 	pthread_mutex_lock(&n->lock);
 	atomic_store(&n->retired, false);
+	atomic_store(&n->looked_up, false);
 	n->place = n->placed_from = n->placed_ms = 0;
 	atomic_store(&n->named_ms, 0);
 	names_done(m, &n->names);

@@ -181,6 +181,77 @@ static void an_overtaken_answer_is_not_believed(void **s)
 	done(m);
 }
 
+static void bytes_of_a_lookup_are_of_their_version_only(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino ino = file(9, 3), other = file(9, 4);
+	struct node *n = node_lookup(m, &ino), *o = node_lookup(m, &other);
+	struct vfs_attr a = {.ino = ino, .mode = S_IFREG | 0644, .size = 5, .version = 10};
+	uint8_t to[8];
+
+	(void)s;
+	m->s.leases = true;
+	assert_int_equal(head_start(m), 0);
+	assert_int_equal(head_take(m, n, 0, to, 8), -1);
+	assert_true(cache_learn(m, n, &a, true, NULL));
+	head_put(m, n, 10, (const uint8_t *)"bytes", 5);
+	assert_int_equal(head_take(m, o, 0, to, 8), -1); /* another file */
+	assert_int_equal(head_take(m, n, 4096, to, 8), -1);
+	assert_int_equal(head_take(m, n, 0, to, 8), 5);
+	assert_memory_equal(to, "bytes", 5);
+	assert_int_equal(head_take(m, n, 0, to, 8), -1); /* once */
+	head_put(m, n, 10, (const uint8_t *)"bytes", 5);
+	a.version = 11; /* changed, and known to be */
+	assert_true(cache_learn(m, n, &a, true, NULL));
+	assert_int_equal(head_take(m, n, 0, to, 8), -1);
+	head_put(m, n, 11, (const uint8_t *)"bytes", 5);
+	cache_unsure(n);
+	assert_int_equal(head_take(m, n, 0, to, 8), -1);
+	assert_true(cache_learn(m, n, &a, true, NULL));
+	head_put(m, n, 11, (const uint8_t *)"bytes", 5);
+	atomic_fetch_add(&n->writing, 1); /* may have been changed by now */
+	assert_int_equal(head_take(m, n, 0, to, 8), -1);
+	atomic_fetch_sub(&n->writing, 1);
+	head_put(m, n, 11, (const uint8_t *)"bytes", 5);
+	head_forget_all(m); /* the lease has ended */
+	assert_int_equal(head_take(m, n, 0, to, 8), -1);
+	head_stop(m);
+	done(m);
+}
+
+static void bytes_are_asked_for_while_lookups_are_followed_by_reads(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino ino = file(9, 3);
+	struct node *n = node_lookup(m, &ino);
+	struct vfs_attr a = {.ino = ino, .mode = S_IFREG | 0644, .size = 5}, large = a, folder = a;
+	int asked = 0;
+
+	(void)s;
+	large.size = HEAD_MAX + 1;
+	folder.mode = S_IFDIR | 0755;
+	m->s.leases = true;
+	assert_int_equal(head_start(m), 0);
+	assert_null(head_room(m));
+	for (int i = 0; i < 40; i++) {
+		head_looked_up(m, n, &a);
+		head_read(m, n);
+		head_read(m, n); /* the first one counts */
+	}
+	assert_non_null(head_room(m));
+	for (int i = 0; i < 100; i++) { /* what could not bring any says nothing */
+		head_looked_up(m, n, &large);
+		head_looked_up(m, n, &folder);
+	}
+	for (int i = 0; i < 100; i++) {
+		asked += head_room(m) != NULL;
+		head_looked_up(m, n, &a);
+	}
+	assert_in_range(asked, 10, 40); /* soon not any more */
+	head_stop(m);
+	done(m);
+}
+
 static void a_push_is_seen_by_answers_on_their_way(void **s)
 {
 	struct mount *m = fresh();
@@ -232,4 +303,6 @@ TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation), cmocka_unit_tes
 	  cmocka_unit_test(too_many_names_are_refused),
 	  cmocka_unit_test(a_folder_known_completely_answers_by_itself),
 	  cmocka_unit_test(an_overtaken_answer_is_not_believed),
+	  cmocka_unit_test(bytes_of_a_lookup_are_of_their_version_only),
+	  cmocka_unit_test(bytes_are_asked_for_while_lookups_are_followed_by_reads),
 	  cmocka_unit_test(a_push_is_seen_by_answers_on_their_way), cmocka_unit_test(options_of_mount_8))
