@@ -452,9 +452,7 @@ static void close_all(struct bstore *b)
 
 		if (g->member && g->replica.kv)
 			replica_done(&g->replica);
-		for (uint32_t k = 0; k < g->undo.n; k++)
-			undo_done(undo_at(&g->undo, k));
-		free(g->undo.u);
+		undo_ring_done(&g->undo);
 		ring_drop(b, i, 0);
 	}
 	run_close(b);

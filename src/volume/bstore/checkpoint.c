@@ -146,6 +146,8 @@ static int freeze(struct bstore *b)
 		if (g->member && r == 0)
 			r = save_group(g);
 	}
+	if (r == 0)
+		r = mem_settle(b->now); /* nobody changes it any more */
 	b->frozen = b->now;
 	b->now = next;
 	j->map = b->frozen;

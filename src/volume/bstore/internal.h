@@ -62,7 +62,7 @@ struct undo {
 	struct undo_op *op;
 	uint32_t n, cap;
 };
-/* Uncommitted records of a group, oldest first: a ring. */
+/* Uncommitted records of a group, oldest first: a ring. Places that are not in use keep memory for their list, and are zero otherwise. */
 struct undo_ring {
 	struct undo *u;
 	uint32_t at, n, cap; /* cap: a power of two */
@@ -289,6 +289,7 @@ struct bstore {
 void keys_init(struct bstore *b);
 int keys_undo(struct bstore *b, struct undo *u); /* state back to before it; frees what it kept */
 void undo_done(struct undo *u);			 /* committed: forget */
+void undo_ring_done(struct undo_ring *r);
 void undo_swap_back(struct undo *u);
 int undo_swap_forward(struct undo *u, struct mem_map *m);
 struct undo *undo_push(struct undo_ring *r, struct record *rec);

@@ -6,6 +6,8 @@
  * that freezing can leave it out and a rollback can take it back. Nothing here touches the disk but LMDB's page faults. */
 #include "volume/bstore/internal.h"
 
+#define UNDO_OPS_KEPT 32 /* an undo list up to so long is used again, with its place in the ring */
+
 /* ---- undo ---- */
 
 static int undo_add(struct undo *u, struct mem_entry *e)
@@ -61,9 +63,23 @@ void undo_done(struct undo *u)
 {
 	for (uint32_t i = 0; i < u->n; i++)
 		free(u->op[i].value);
-	free(u->op);
 	record_unref(u->rec);
-	*u = (struct undo){0};
+	if (u->cap > UNDO_OPS_KEPT) {
+		free(u->op);
+		u->op = NULL;
+		u->cap = 0;
+	}
+	*u = (struct undo){.op = u->op, .cap = u->cap};
+}
+
+void undo_ring_done(struct undo_ring *r)
+{
+	for (uint32_t i = 0; i < r->n; i++)
+		undo_done(undo_at(r, i));
+	for (uint32_t i = 0; i < r->cap; i++)
+		free(r->u[i].op);
+	free(r->u);
+	*r = (struct undo_ring){0};
 }
 
 int keys_undo(struct bstore *b, struct undo *u)
@@ -91,7 +107,7 @@ struct undo *undo_push(struct undo_ring *r, struct record *rec)
 		r->cap = cap;
 	}
 	u = undo_at(r, r->n++);
-	*u = (struct undo){.rec = record_ref(rec)};
+	u->rec = record_ref(rec);
 	return u;
 }
 
@@ -225,8 +241,11 @@ static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, co
 {
 	struct bstore *b = container_of(kv, struct bstore, kv);
 	MDB_val k, v;
-	int r = base_seek(b, from, len, after, &k, &v);
+	int r;
 
+	if (mem_settle(b->now) < 0 || (b->frozen && mem_settle(b->frozen) < 0))
+		return -ENOMEM;
+	r = base_seek(b, from, len, after, &k, &v);
 	/* Bounded: each turn passes one tombstone. */
 	for (;;) {
 		const struct mem_entry *e = mem_layers_seek(b, from, len, after);

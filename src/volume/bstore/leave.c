@@ -35,9 +35,7 @@ int bstore_leave(struct bstore *b, uint32_t group)
 	if (r == 0)
 		r = bstore_flush(b);
 	g->member = false;
-	for (uint32_t i = 0; i < g->undo.n; i++)
-		undo_done(undo_at(&g->undo, i));
-	g->undo.n = 0;
+	undo_ring_done(&g->undo);
 	g->committed = 0;
 	ring_drop(b, group, 0);
 	replica_done(&g->replica);

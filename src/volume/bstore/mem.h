@@ -15,7 +15,6 @@ enum mem_state { MEM_NONE, MEM_VALUE, MEM_GONE };
 struct mem_entry {
 	uint8_t *value; /* owned; NULL when not VALUE or empty */
 	uint32_t value_len;
-	uint32_t hash;
 	uint16_t key_len;
 	uint8_t state;
 	bool fresh; /* nothing of this key can lie below: deleting it leaves NONE instead of GONE */
@@ -25,9 +24,14 @@ struct mem_entry {
 struct mem_node;
 struct mem_map {
 	struct mem_node *root;
-	struct mem_entry **slot; /* hash table of all entries, open addressing */
+	struct mem_slot { /* hash table of all entries, open addressing; hash: so that few entries are looked at in vain */
+		struct mem_entry *entry;
+		uint32_t hash;
+	} * slot;
 	size_t n, mask;
-	size_t bytes; /* of memory, about */
+	size_t bytes;		 /* of memory, about */
+	struct mem_entry **late; /* not in the tree yet */
+	uint32_t n_late;
 };
 
 /* like: room for as many entries as that one has (NULL = small), so that it need not grow in the middle of the work. */
@@ -37,7 +41,9 @@ struct mem_map *mem_free(struct mem_map *m); /* accepts NULL, returns NULL */
 struct mem_entry *mem_find(const struct mem_map *m, const void *key, size_t len);
 /* The entry, made (NONE) when it is not there. NULL = no memory. */
 struct mem_entry *mem_make(struct mem_map *m, const void *key, size_t len);
-/* First entry with key >= from (> when after) that is not NONE; NULL at the end. */
+/* Puts the newest entries in order. -ENOMEM: some of them are not, and it may be tried again. */
+int mem_settle(struct mem_map *m);
+/* These two: of a settled map. First entry with key >= from (> when after) that is not NONE; NULL at the end. */
 struct mem_entry *mem_seek(const struct mem_map *m, const void *from, size_t len, bool after);
 /* All entries in order, also NONE ones; fn stops the walk by a value other than 0, which is returned. */
 int mem_walk(const struct mem_map *m, int (*fn)(void *ctx, struct mem_entry *e), void *ctx);

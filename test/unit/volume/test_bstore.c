@@ -126,6 +126,7 @@ static void test_mem(void **state)
 		e->state = i % 3 ? MEM_VALUE : MEM_NONE;
 	}
 	assert_int_equal(m->n, 20000);
+	assert_int_equal(mem_settle(m), 0);
 	for (e = mem_seek(m, "", 0, false); e; e = mem_seek(m, e->key, e->key_len, true), n++) {
 		assert_true(memcmp(last, e->key, 5) < 0);
 		memcpy(last, e->key, 5);
@@ -135,6 +136,7 @@ static void test_mem(void **state)
 		snprintf(key, sizeof(key), "x%05llu", (unsigned long long)i);
 		mem_make(m, key, 6)->state = MEM_VALUE;
 	}
+	assert_int_equal(mem_settle(m), 0);
 	assert_int_equal(memcmp(mem_seek(m, "x00041", 6, true)->key, "x00042", 6), 0);
 	assert_null(mem_seek(m, "x29999", 6, true));
 	mem_free(m);
