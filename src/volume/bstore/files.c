@@ -99,11 +99,30 @@ static void evict(struct files *t)
 #define PATH_ROOM 80
 static void path_of(uint32_t group, const struct vol_ino *ino, char out[PATH_ROOM])
 {
-	char text[33];
+	static const char hex[16] = "0123456789abcdef";
+	uint32_t folder = hash_fnv32(ino->folder.b, 16) & 0xff;
+	char digit[20], *p = out;
+	uint64_t num = ino->num;
+	int n = 0;
 
-	vol_id_text(&ino->folder, text);
-	snprintf(out, PATH_ROOM, "%03x/%02x/%s.%llu", group, hash_fnv32(ino->folder.b, 16) & 0xff, text,
-		 (unsigned long long)ino->num);
+	/* GGG/XX/FOLDER.NUM, by hand: printf took as long as half of the opening */
+	for (int shift = 8; shift >= 0; shift -= 4)
+		*p++ = hex[group >> shift & 15];
+	*p++ = '/';
+	*p++ = hex[folder >> 4];
+	*p++ = hex[folder & 15];
+	*p++ = '/';
+	for (size_t i = 0; i < sizeof(ino->folder.b); i++) {
+		*p++ = hex[ino->folder.b[i] >> 4];
+		*p++ = hex[ino->folder.b[i] & 15];
+	}
+	*p++ = '.';
+	do
+		digit[n++] = (char)('0' + num % 10);
+	while ((num /= 10) > 0);
+	while (n > 0)
+		*p++ = digit[--n];
+	*p = '\0';
 }
 
 /* Both folders above a slice. Their own entries are made durable at once: this happens 256 times a group. */
