@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* payload: file data with a count of references, and the memory for it.
  *
- * Large ones are taken from a pool, newest first: memory that was just used is mapped already and still in the processor's caches, where fresh memory
- * costs a page fault each 4 KiB and a cache miss each line. Sizes are rounded up to powers of two from POOL_MIN to RECORD_PAYLOAD_MAX; what the pool
+ * They are taken from a pool, newest first: memory that was just used is mapped already and still in the processor's caches, where fresh memory
+ * costs a page fault each 4 KiB and a cache miss each line, and malloc some searching for memory at a multiple of VOL_BLOCK. Sizes are rounded up to powers of two from POOL_MIN to RECORD_PAYLOAD_MAX; what the pool
  * keeps is bounded (POOL_BYTES), the rest goes back to malloc. Any thread; one lock, held for a few instructions.
  * Under the address sanitizer there is no pool, so that it sees each use after the end. */
 #include <pthread.h>
@@ -10,8 +10,8 @@
 
 #include "core/repl/record.h"
 
-#define POOL_MIN     (64u << 10)
-#define POOL_SHELVES 7
+#define POOL_MIN     VOL_BLOCK
+#define POOL_SHELVES 11
 #define POOL_BYTES   (64u << 20) /* unused ones, all sizes */
 #define HUGE_PAGE    (2u << 20)
 #define CHUNK_STEP   260u /* chunks summed at once when there is no memory for all */
@@ -94,18 +94,18 @@ static struct payload *fresh(uint32_t room)
 
 struct payload *payload_new(uint32_t len)
 {
-	bool large = pooled && len > POOL_MIN / 2 && len <= RECORD_PAYLOAD_MAX;
-	uint32_t shelf = large ? shelf_of(len) : 0;
-	uint32_t room = large ? POOL_MIN << shelf
-			      : MAX(VOL_BLOCK, (len + VOL_BLOCK - 1) & ~(uint32_t)(VOL_BLOCK - 1));
-	struct payload *p = large ? pool_take(shelf) : NULL;
+	bool own = pooled && len <= RECORD_PAYLOAD_MAX;
+	uint32_t shelf = own ? shelf_of(len) : 0;
+	uint32_t room =
+		own ? POOL_MIN << shelf : MAX(VOL_BLOCK, (len + VOL_BLOCK - 1) & ~(uint32_t)(VOL_BLOCK - 1));
+	struct payload *p = own ? pool_take(shelf) : NULL;
 
 	if (!p)
 		p = fresh(room);
 	if (!p)
 		return NULL;
 	*p = (struct payload){
-		.refs = 1, .len = len, .room = room, .data = p->data, .release = large ? pool_give : NULL};
+		.refs = 1, .len = len, .room = room, .data = p->data, .release = own ? pool_give : NULL};
 	return p;
 }
 

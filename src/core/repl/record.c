@@ -4,6 +4,8 @@
  * A record is one allocation with room for a small body and for the checksums of 1 MiB of data; bigger ones grow by malloc. Effects
  * point into the body, so they are moved along when it moves. Whoever holds a reference may read; only its builder changes it, before it is
  * shared. Decoding trusts nothing: lengths are checked before the CRC so that the CRC reads no byte outside, effects after it. */
+#include <pthread.h>
+
 #include "core/repl/record.h"
 
 #include "base/bytes.h"
@@ -12,6 +14,7 @@
 #define BODY_SMALL  1024u
 #define CHUNK_SMALL 260u
 #define INO_LEN	    24u
+#define POOL_MAX    256u /* records: some 2 MiB */
 
 struct record_mem {
 	struct record r;
@@ -19,6 +22,43 @@ struct record_mem {
 	uint32_t small_crc[CHUNK_SMALL];
 	uint8_t small[BODY_SMALL];
 };
+
+/* ---- memory ---- */
+
+/* Some that are not in use, newest first: malloc takes a while to find room of this size among what small things have left. */
+static struct {
+	pthread_mutex_t lock;
+	struct record_mem *mem[POOL_MAX];
+	uint32_t n;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#ifdef __SANITIZE_ADDRESS__
+static const uint32_t pool_max = 0; /* so that it sees each use after the end */
+#else
+static const uint32_t pool_max = POOL_MAX;
+#endif
+
+static struct record_mem *mem_take(void)
+{
+	struct record_mem *m = NULL;
+
+	pthread_mutex_lock(&pool.lock);
+	if (pool.n > 0)
+		m = pool.mem[--pool.n];
+	pthread_mutex_unlock(&pool.lock);
+	return m ? m : malloc(sizeof(*m));
+}
+
+static void mem_give(struct record_mem *m)
+{
+	pthread_mutex_lock(&pool.lock);
+	if (pool.n < pool_max) {
+		pool.mem[pool.n++] = m;
+		m = NULL;
+	}
+	pthread_mutex_unlock(&pool.lock);
+	free(m);
+}
 
 /* ---- life ---- */
 
@@ -29,7 +69,7 @@ static struct record_mem *mem_of(struct record *r)
 
 struct record *record_new(uint32_t group)
 {
-	struct record_mem *m = malloc(sizeof(*m));
+	struct record_mem *m = mem_take();
 	struct record *r;
 
 	if (!m)
@@ -69,7 +109,7 @@ struct record *record_unref(struct record *r)
 	if (r->chunk_crc != m->small_crc)
 		free(r->chunk_crc);
 	payload_unref(r->payload);
-	free(m);
+	mem_give(m);
 	return NULL;
 }
 
