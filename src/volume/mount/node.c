@@ -163,6 +163,10 @@ static void drop_node(struct mount *m, struct node *n)
 	n->changes++;
 	n->contended_until = n->touched_us = n->touched = 0;
 	ensure(!n->aside && atomic_load(&n->filling) == 0);
+	/* What was not synced of this inode is nothing to the next one in this place: its first fsync would be told of losses before its time. */
+	n->dirty = false;
+	n->forks = n->written = n->durable = 0;
+	n->since_sync = n->sync_every = n->steady = 0;
 	n->ino = (struct vol_ino){0};
 	pthread_mutex_unlock(&n->lock);
 	n->next = t->free;

@@ -54,6 +54,34 @@ static void ids_come_back_with_a_new_generation(void **s)
 	done(m);
 }
 
+/* A file that is removed before it was synced leaves its place to another inode: that one is neither changed nor durable. */
+static void a_place_forgets_what_was_not_synced(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino a = file(7, 1), b = file(8, 0);
+	struct node *na = node_lookup(m, &a), *nb;
+
+	(void)s;
+	file_wrote(na, 5);
+	assert_true(na->dirty);
+	na->durable = 9;
+	na->since_sync = na->sync_every = 3;
+	na->steady = STEADY_MIN;
+	node_forget(m, na, 1);
+	nb = node_lookup(m, &b);
+	assert_ptr_equal(nb, na);
+	assert_false(nb->dirty);
+	assert_int_equal(nb->forks, 0);
+	assert_int_equal(nb->written, 0);
+	assert_int_equal(nb->durable, 0);
+	assert_int_equal(nb->since_sync, 0);
+	assert_int_equal(nb->sync_every, 0);
+	assert_int_equal(nb->steady, 0);
+	file_wrote(nb, 7); /* the first change decides */
+	assert_int_equal(nb->forks, 7);
+	done(m);
+}
+
 static void many_inodes_are_all_found(void **s)
 {
 	enum { N = 30000 };
@@ -298,7 +326,8 @@ static void options_of_mount_8(void **s)
 	options_done(&o);
 }
 
-TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation), cmocka_unit_test(many_inodes_are_all_found),
+TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation),
+	  cmocka_unit_test(a_place_forgets_what_was_not_synced), cmocka_unit_test(many_inodes_are_all_found),
 	  cmocka_unit_test(inode_numbers_are_of_the_inode_only), cmocka_unit_test(names_are_a_set),
 	  cmocka_unit_test(too_many_names_are_refused),
 	  cmocka_unit_test(a_folder_known_completely_answers_by_itself),
