@@ -91,8 +91,8 @@ struct vclient_write {
 	uint64_t count, request, resets;
 	struct repl_view view;
 	uint32_t brick;
-	bool flying;
-	struct buf head; /* encoded head and body */
+	bool flying, tried; /* tried: it may have been done, under that view */
+	struct buf head;    /* encoded head and body */
 	size_t sent;
 };
 

@@ -33,6 +33,7 @@ enum frame_type {
 	4u /* answer: granted: entries and attributes of the result may be kept until a PUSH or the session's end */
 #define FRAME_DONE	 8u  /* DELTA: last */
 #define FRAME_ANY_MEMBER 16u /* OP, a read: a backup may answer it (else -ESTALE) */
+#define FRAME_TAKEN	 32u /* refusal of an OP that had been taken: it may have been done */
 
 struct proto_head {
 	uint16_t type, flags;

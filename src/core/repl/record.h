@@ -8,10 +8,12 @@
 
 #include "core/place/place.h"
 
-#define RECORD_EFFECTS_MAX  64			    /* effects a record */
-#define RECORD_BODY_MAX	    (1u << 20)		    /* bytes, without payload */
-#define RECORD_PAYLOAD_MAX  (4u << 20)		    /* bytes of file data */
-#define KEY_MAX		    400			    /* bytes: 1 + 16 + 8 + 255 and room */
+#define RECORD_EFFECTS_MAX 64	      /* effects a record */
+#define RECORD_BODY_MAX	   (1u << 20) /* bytes, without payload */
+#define RECORD_PAYLOAD_MAX (4u << 20) /* bytes of file data */
+#define RECORD_LOGGED_MAX \
+	(64u << 10)		/* data up to here is in the log with its record; more only in its file */
+#define KEY_MAX		    400 /* bytes: 1 + 16 + 8 + 255 and room */
 #define VALUE_MAX	    (68u << 10)		    /* bytes: an xattr of 64 KiB and room */
 #define RECORD_OFF_MAX	    ((uint64_t)1 << 46)	    /* no data at or behind this offset of a file */
 #define PAYLOAD_CHUNKS(len) ((len) / VOL_BLOCK + 2) /* room that is always enough for payload_chunks */

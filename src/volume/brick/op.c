@@ -135,7 +135,7 @@ static const char *refusal_text(int status)
 void op_text(struct conn *c, const struct proto_head *h, int status, const char *text)
 {
 	struct proto_head a = {.type = h->type,
-			       .flags = FRAME_ANSWER,
+			       .flags = (uint16_t)(FRAME_ANSWER | (h->flags & FRAME_TAKEN)),
 			       .request = h->request,
 			       .volume = h->volume,
 			       .group = h->group,
@@ -151,7 +151,7 @@ static void refuse(struct conn *c, const struct proto_head *h, struct grp *g, in
 	side->b->n.refused++;
 	if (status == -ESTALE && g) {
 		struct proto_head a = {.type = h->type,
-				       .flags = FRAME_ANSWER,
+				       .flags = (uint16_t)(FRAME_ANSWER | (h->flags & FRAME_TAKEN)),
 				       .request = h->request,
 				       .volume = h->volume,
 				       .group = h->group,
@@ -170,8 +170,11 @@ void op_refuse(struct op *o, int status)
 	if (o->done) {
 		o->done(o->ctx, status, NULL);
 	} else if (o->c && !o->c->gone) {
-		struct proto_head h = {
-			.type = FRAME_OP, .request = o->request, .volume = o->g->v->tag, .group = o->g->idx};
+		struct proto_head h = {.type = FRAME_OP,
+				       .flags = o->seq > 0 ? FRAME_TAKEN : 0,
+				       .request = o->request,
+				       .volume = o->g->v->tag,
+				       .group = o->g->idx};
 
 		refuse(o->c, &h, o->g, status);
 	}

@@ -22,6 +22,9 @@ struct attempt {
 	int member;
 	uint64_t resets;
 	bool local_refused; /* a member of the own domain said no: the primary is asked */
+	/* A try before this one may have been done, and it was asked under a view with that fork: of the first of them. */
+	bool tried;
+	uint64_t tried_fork;
 	char reason[200];
 };
 
@@ -77,11 +80,20 @@ static const char *brick_name(struct attempt *a)
 	return vclient_map(a->s->c)->brick[a->brick].name;
 }
 
+static void may_be_done(struct attempt *a)
+{
+	if (!a->tried)
+		a->tried_fork = a->view.fork;
+	a->tried = true;
+}
+
 static enum outcome refused(struct attempt *a, const struct answer *w)
 {
 	struct proto_view v;
 	int text = (int)MIN(w->head.body_len, 120u);
 
+	if (w->head.flags & FRAME_TAKEN)
+		may_be_done(a);
 	if (w->head.status == -ESTALE) {
 		uint64_t epoch = a->view.epoch;
 
@@ -128,7 +140,8 @@ static int ask(struct attempt *a, int fd, struct answer *w)
 	return r < 0 ? r : conn_answer(s, fd, h.request, a->k->into, a->k->room, w);
 }
 
-/* Nothing ended a lease that the answer grants meanwhile. Also looks whether the answer is older than the group's newest fork. */
+/* Nothing ended a lease that the answer grants meanwhile. Also looks whether what is answered may have been lost: the answer is older than the group's newest
+ * fork; or it is that of an earlier try, whose record outlived the loss of power that lies between, but not its data, which is not in the log. */
 static bool lease_holds(struct attempt *a)
 {
 	struct vclient *c = a->s->c;
@@ -137,7 +150,9 @@ static bool lease_holds(struct attempt *a)
 
 	pthread_mutex_lock(&c->lock);
 	holds = g->leases_hold && g->resets == a->resets && g->view.epoch == a->view.epoch;
-	a->s->forked |= g->view.fork != a->view.fork;
+	a->s->forked |=
+		g->view.fork != a->view.fork || (a->tried && a->tried_fork != a->view.fork &&
+						 a->op->type == VFS_WRITE && a->op->len > RECORD_LOGGED_MAX);
 	pthread_mutex_unlock(&c->lock);
 	return holds;
 }
@@ -152,6 +167,7 @@ static enum outcome answered(struct attempt *a, const struct answer *w)
 	*a->res = (struct vfs_result){0};
 	r = vfs_result_decode(w->body, w->head.body_len, NULL, a->res);
 	if (r < 0) {
+		may_be_done(a);
 		snprintf(a->reason, sizeof(a->reason), "%s sent an answer that is none", brick_name(a));
 		slot_disconnect(a->s, a->brick);
 		return SOON;
@@ -193,6 +209,7 @@ static enum outcome attempt(struct attempt *a)
 		o = answered(a, &w);
 		return o;
 	}
+	may_be_done(a);
 	slot_disconnect(a->s, a->brick);
 	a->local_refused = true;
 	snprintf(a->reason, sizeof(a->reason), "%s does not answer: %s", brick_name(a), strerror(-r));
@@ -255,7 +272,12 @@ static int give_up(struct attempt *a)
 int call_group(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k)
 {
 	struct vclient *c = s->c;
-	struct attempt a = {.s = s, .op = op, .res = res, .k = k};
+	struct attempt a = {.s = s,
+			    .op = op,
+			    .res = res,
+			    .k = k,
+			    .tried = k->keep_id && k->tried,
+			    .tried_fork = k->tried_fork};
 	uint64_t since = 0, pause = PAUSE_MIN_MS, now;
 
 	if (!k->keep_id)

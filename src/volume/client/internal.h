@@ -147,7 +147,9 @@ struct call {
 	uint32_t from_brick; /* where */
 	uint8_t others;	     /* in sync then, too */
 	bool want_lease, leased;
-	bool keep_id;	      /* op->id is of an earlier try; false after the first call */
+	bool keep_id; /* op->id is of an earlier try; false after the first call */
+	bool tried;   /* with keep_id: which may have been done, under a view with that fork */
+	uint64_t tried_fork;
 	bool again_is_answer; /* VFS_LOCK: -EAGAIN is what the caller wants to know */
 };
 int call_group(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k);

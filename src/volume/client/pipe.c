@@ -133,8 +133,10 @@ static void line_down(struct vclient_pipe *p, uint32_t brick)
 	l->first = l->n = 0;
 	l->in_len = 0;
 	for (uint32_t i = 0; i < VCLIENT_PIPE_MAX && l->flying > 0; i++)
-		if (p->flying[i] && p->flying[i]->brick == brick)
+		if (p->flying[i] && p->flying[i]->brick == brick) {
+			p->flying[i]->tried = p->flying[i]->sent > 0;
 			land(p, p->flying[i], true);
+		}
 }
 
 static bool line_up(struct vclient_pipe *p, uint32_t brick)
@@ -213,6 +215,7 @@ bool vclient_pipe_send(struct vclient_pipe *p, struct vclient_write *w)
 
 	ensure(!w->flying && w->op.type == VFS_WRITE && w->op.len > 0 && w->op.len <= RECORD_PAYLOAD_MAX);
 	w->op.id = (struct vfs_opid){p->c->id, w->number, ++w->count};
+	w->tried = false;
 	if (p->n_flying == VCLIENT_PIPE_MAX || !aim(p, w) || !line_up(p, w->brick))
 		return false;
 	do
@@ -292,6 +295,7 @@ static bool final(struct vclient_pipe *p, struct vclient_write *w, const struct 
 
 	if (h->status == -ESTALE && proto_view_decode(body, h->body_len, &v) == 0)
 		client_view_hint(c, w->group, &v.view);
+	w->tried = h->status != 0 && h->flags & FRAME_TAKEN;
 	if (h->status != 0)
 		return false;
 	vfs_result_done(&w->res);
@@ -446,7 +450,9 @@ int vclient_write_again(struct vclient_slot *s, struct vclient_write *w)
 			 .member = -1,
 			 .want_lease = s->c->o.leases,
 			 .data = w->data,
-			 .keep_id = w->op.id.number > 0};
+			 .keep_id = w->op.id.number > 0,
+			 .tried = w->tried,
+			 .tried_fork = w->view.fork};
 	uint64_t len = w->op.len;
 	int r;
 

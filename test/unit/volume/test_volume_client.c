@@ -53,10 +53,10 @@ static bool is_open(void *ctx, const struct vol_ino *ino)
 	return ino->num == 5;
 }
 
-static void set_view(uint64_t epoch, uint8_t primary, uint8_t isr)
+static void set_fork(uint64_t epoch, uint8_t primary, uint8_t isr, uint64_t fork)
 {
 	const struct vol_map *m = vclient_map(w->c);
-	struct repl_view v = {epoch, primary, isr}, now;
+	struct repl_view v = {epoch, primary, isr, .fork = fork}, now;
 	struct err e = {0};
 
 	for (uint32_t g = 0; g < m->n_groups; g++) {
@@ -66,6 +66,11 @@ static void set_view(uint64_t epoch, uint8_t primary, uint8_t isr)
 		assert_int_equal(volcfg_view_get(w->store, m, g, &is, &rev, &e), 0);
 		assert_int_equal(volcfg_view_cas(w->store, m, g, is.epoch, &v, &now, &e), 0);
 	}
+}
+
+static void set_view(uint64_t epoch, uint8_t primary, uint8_t isr)
+{
+	set_fork(epoch, primary, isr, 0);
 }
 
 static struct vol_map *make_map(void)
@@ -222,6 +227,59 @@ static void a_hint_names_the_new_primary(void **s)
 	assert_int_equal(create(NULL), 0);
 	assert_int_equal(w->n, 2);
 	end();
+}
+
+/* ---- a loss of power between two tries ---- */
+
+enum loss { HANGS_UP = 1, REFUSES, REFUSES_TAKEN };
+
+static void op_power(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
+		     struct fake_answer *a)
+{
+	(void)h;
+	see(b, op);
+	a->res.attr.mode = S_IFREG;
+	a->res.attr.size = op->len;
+	if (w->n > 1 || w->mode == 0)
+		return;
+	a->status = w->mode == HANGS_UP ? -1 : -EAGAIN;
+	a->flags = w->mode == REFUSES_TAKEN ? FRAME_TAKEN : 0;
+	set_fork(3, 0, 7, 3);
+	usleep(100000); /* the client hears of it */
+}
+
+/* vclient_forks_end behind a write of len bytes. */
+static uint64_t forks_of_write(uint32_t len, enum loss mode)
+{
+	struct payload p = {.refs = 1, .len = len, .data = calloc(1, len)};
+	struct vfs_op op = {.type = VFS_WRITE, .ino = {root.folder, 7}, .payload = &p, .len = len};
+	struct vfs_result res;
+	uint64_t forks;
+
+	begin(op_power, 10000);
+	w->mode = (int)mode;
+	set_fork(2, 0, 7, 2);
+	usleep(100000);
+	vclient_forks_begin(w->slot);
+	assert_int_equal(vclient_call(w->slot, &op, &res, NULL), 0);
+	forks = vclient_forks_end(w->slot, &op.ino);
+	assert_int_equal(w->n, mode ? 2 : 1);
+	assert_true(w->number[0] == w->number[w->n - 1]);
+	vfs_result_done(&res);
+	free(p.data);
+	end();
+	return forks;
+}
+
+/* Its record may have been kept and answers the second try; data that was not in the log is gone. */
+static void a_large_write_over_a_loss_of_power_may_be_gone(void **s)
+{
+	(void)s;
+	assert_int_equal(forks_of_write(200000, 0), 2);
+	assert_true(forks_of_write(200000, HANGS_UP) == UINT64_MAX);
+	assert_true(forks_of_write(200000, REFUSES_TAKEN) == UINT64_MAX);
+	assert_int_equal(forks_of_write(200000, REFUSES), 3);		  /* done once, behind it */
+	assert_int_equal(forks_of_write(RECORD_LOGGED_MAX, HANGS_UP), 3); /* the log has its data */
 }
 
 static void op_error(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
@@ -595,6 +653,7 @@ static void pushes_are_worked_off_and_answered(void **s)
 }
 
 TEST_MAIN(cmocka_unit_test(tries_carry_the_same_id), cmocka_unit_test(a_hint_names_the_new_primary),
+	  cmocka_unit_test(a_large_write_over_a_loss_of_power_may_be_gone),
 	  cmocka_unit_test(an_error_of_the_operation_is_the_answer),
 	  cmocka_unit_test(garbage_ends_in_eio_in_time),
 	  cmocka_unit_test(a_new_view_ends_the_wait_for_a_mute_primary),
