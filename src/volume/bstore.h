@@ -46,10 +46,14 @@ int bstore_leave(struct bstore *b, uint32_t group);
 int bstore_remove(struct bstore *b, uint32_t group, uint32_t keys);
 void bstore_removed(struct bstore *b, uint32_t group);
 bool bstore_left_over(struct bstore *b, uint32_t group);
+/* Removes data files of a member's group that no key speaks of; not while it catches up. Looks at so many: 1 = call again, 0 = all were seen, or -errno. */
+int bstore_strays(struct bstore *b, uint32_t group, uint32_t entries, uint64_t *ret_removed);
 uint64_t bstore_committed(struct bstore *b, uint32_t group);
 /* No acknowledged record of the group can be missing: the last bstore_set_sure said true, and since then there was no power loss, damage or failed
  * sync; a crash or a clean stop (even with a power loss behind it) is none. A new folder: false. */
 bool bstore_group_sure(struct bstore *b, uint32_t group);
+/* Did recovery find blocks bad in this stripe: of a write that was not durable, or of one whose record did not stay? Until the store is opened anew. */
+bool bstore_torn(struct bstore *b, uint32_t group, const struct vol_ino *ino, uint64_t off);
 void bstore_set_sure(struct bstore *b, uint32_t group, bool sure);
 
 /* Apply + log. Buffered in memory until bstore_flush; nothing may be acknowledged before that returned 0. When one of the two fails, what was not

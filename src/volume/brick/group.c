@@ -136,7 +136,7 @@ static void on_rollback(void *ctx, struct repl_pos pos, struct repl_pos *ret)
 			  (unsigned long long)pos.seq, strerror(-r));
 	*ret = r < 0 ? (struct repl_pos){0} : (struct repl_pos){g->replica->epoch, g->replica->seq};
 	g->changed = true;
-	g->rolled_back = true;
+	g->rolled_back = g->strays = true;
 	grp_mark(g);
 }
 
@@ -225,6 +225,8 @@ static void on_changed(void *ctx, enum repl_role role, const struct repl_view *v
 	bool others = view->members && (view->members != g->view.members ||
 					memcmp(view->brick, g->view.brick, sizeof(view->brick)) != 0);
 
+	if (g->view.epoch > 0 && view->fork > g->view.fork)
+		repair_fork(g);
 	g->next_role = role;
 	g->view = *view;
 	if (others)
@@ -318,6 +320,7 @@ void grp_start(struct grp *g)
 		pos = (struct repl_pos){0, 0};
 
 	g->committed = g->safe = committed;
+	g->strays = !bstore_group_sure(g->v->store, g->idx);
 	g->grace_ms = g->v->b->start_ms + LEASE_END_MS;
 	g->view = (struct repl_view){0};
 	repl_plan(g->repl, g->v->doc.map, false);
@@ -451,6 +454,7 @@ static void role_changed(struct grp *g)
 		op_fail_reads(g);
 	}
 	if (g->role == REPL_PRIMARY && was != REPL_PRIMARY) {
+		g->primary_ms = clock_ms();
 		g->all_dirty = repl_pos(g->repl).seq;
 		memset(g->dirty, 0, sizeof(g->dirty));
 		sessions_reset(g);

@@ -209,6 +209,7 @@ struct grp {
 	uint64_t serial;	     /* of this opening: what comes back from threads must match */
 	struct op *first, **last;    /* wait for their commit, by seq */
 	struct op *reads;	     /* wait until what they saw is committed */
+	struct op *mending;	     /* reads that wait for a bad block's repair */
 	struct op *syncs, *synced;   /* wait for repl_sync; and it has come */
 	uint64_t all_dirty;	     /* a new primary's log up to here: anything may be touched by it */
 	struct op *gated;	     /* committed, wait for the resets */
@@ -221,6 +222,11 @@ struct grp {
 	uint32_t n_orphans;
 	struct pull *pull;
 	uint64_t pull_epoch; /* of the last one */
+	/* repair.c. doubt: all its members lost power in this life, and not all of its data here was looked at since; scrubbed: it was, and what was bad is being
+	 * repaired */
+	bool doubt, scrubbed;
+	bool strays;	     /* there may be data files without keys */
+	uint64_t primary_ms; /* since when it is primary */
 	bool proposing;
 	uint64_t sweep_ms, relist_ms;	   /* when old answers, and orphans, are looked for next */
 	struct room room[VOL_MEMBERS_MAX]; /* space.c */
@@ -429,10 +435,12 @@ int heal_hello(struct conn *c);
 void heal_conn_closed(struct conn *c);
 int source_delta(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
 int source_fetch(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
+#define REPAIR_LEN (64u << 10) /* what one repair looks at: the part of the file, so long, that off is in */
+/* done: 0; -EAGAIN: not known yet, or not now; -EIO: no copy is good, and none may be made so; -ESTALE: the group was closed. May be called from inside. */
 void repair_block(struct grp *g, const struct vol_ino *ino, uint64_t off, void (*done)(void *ctx, int err),
 		  void *ctx);
+void repair_fork(struct grp *g); /* all members of the group lost power, and it has elected its primary */
 int repair_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why);
-void repair_lost(struct grp *g);
 void scrub_tick(struct vol *v, uint64_t now);
 void scrub_start(struct vol *v);
 void scrub_done(struct vol *v);

@@ -223,6 +223,7 @@ static void refuse_list(struct op **list, int status)
 void op_fail_reads(struct grp *g)
 {
 	refuse_list(&g->reads, -ESTALE);
+	refuse_list(&g->mending, -ESTALE);
 }
 
 void op_fail_all(struct grp *g)
@@ -393,26 +394,69 @@ static struct record *nothing(struct brick *b)
 	return b->nothing;
 }
 
+/* A read that waits in g->mending. The group may be closed meanwhile, and then the operation was refused. */
 struct reread {
-	struct op *o;
+	struct vol *v;
+	uint32_t group;
+	uint64_t serial, cookie;
 	struct vfs_op vop;
 };
 
 static void op_read(struct op *o, const struct vfs_op *vop);
 
+/* May this member answer reads now? 0, or what to refuse with. */
+static int readable(struct grp *g, bool primary)
+{
+	bool may = repl_may_read(g->repl, clock_ms());
+
+	if (primary)
+		return may ? 0 : -EAGAIN;
+	return may && repl_role(g->repl) == REPL_BACKUP && repl_committed(g->repl) == repl_pos(g->repl).seq
+		       ? 0
+		       : -ESTALE;
+}
+
+static struct op *reread_take(const struct reread *rr)
+{
+	struct vol *v = rr->v;
+	struct grp *g = v->open && !v->closing ? v->grp[rr->group] : NULL;
+
+	if (!g || g->serial != rr->serial)
+		return NULL;
+	for (struct op **at = &g->mending; *at; at = &(*at)->next) {
+		struct op *o = *at;
+
+		if (o->cookie != rr->cookie)
+			continue;
+		*at = o->next;
+		o->next = NULL;
+		return o;
+	}
+	return NULL;
+}
+
+/* -EIO is the client's answer only when the primary knows that no copy is good. What could not be found out now is asked again; who is a backup sends the
+ * client to the primary. Repairs take a while: whether this member may read is judged anew. */
 static void on_repaired(void *ctx, int err)
 {
 	struct reread *rr = ctx;
-	struct op *o = rr->o;
+	struct op *o = reread_take(rr);
+	struct grp *g = o ? o->g : NULL;
+	bool primary = g && repl_role(g->repl) == REPL_PRIMARY;
 
-	if (err < 0 || repl_role(o->g->repl) < REPL_BACKUP) {
-		if (err == -ESTALE || err >= 0)
-			op_refuse(o, -ESTALE);
-		else
-			op_answer(o); /* -EIO: no copy is good */
-	} else {
+	if (!g) {
+		free(rr);
+		return;
+	}
+	if (err == 0)
+		err = readable(g, primary);
+	if (err == 0) {
 		vfs_result_done(&o->res);
 		op_read(o, &rr->vop);
+	} else if (primary && err == -EIO) {
+		op_answer(o);
+	} else {
+		op_refuse(o, primary ? -EAGAIN : -ESTALE);
 	}
 	free(rr);
 }
@@ -420,15 +464,25 @@ static void on_repaired(void *ctx, int err)
 /* A block here is bad: it is fetched from another member, then read again. */
 static void read_repair(struct op *o, const struct vfs_op *vop)
 {
+	struct grp *g = o->g;
 	struct reread *rr = xcalloc(1, sizeof(*rr));
 
 	o->tries++;
-	rr->o = o;
-	rr->vop = *vop;
+	o->cookie = ++g->v->b->next_request;
+	o->next = g->mending;
+	g->mending = o;
+	*rr = (struct reread){
+		.v = g->v, .group = g->idx, .serial = g->serial, .cookie = o->cookie, .vop = *vop};
 	rr->vop.name = rr->vop.name2 = NULL;
 	rr->vop.data = NULL;
 	rr->vop.payload = NULL;
-	repair_block(o->g, &vop->ino, o->res.crc_off, on_repaired, rr);
+	repair_block(g, &vop->ino, o->res.crc_off, on_repaired, rr);
+}
+
+/* As many repairs as the range may need, and some for what changes meanwhile. */
+static uint32_t repairs_of(const struct vfs_op *vop)
+{
+	return (uint32_t)(MIN(vop->len, (uint64_t)RECORD_PAYLOAD_MAX) / REPAIR_LEN) + 4;
 }
 
 static uint64_t read_saw(const struct op *o, const struct vfs_op *vop)
@@ -452,7 +506,7 @@ static void op_read(struct op *o, const struct vfs_op *vop)
 		log_warn("volume %s, group %u: read %d failed: %s", g->v->name, g->idx, vop->type,
 			 strerror(-r));
 		op_refuse(o, -EIO);
-	} else if (vop->type == VFS_READ && o->res.err == -EIO && o->tries < 4) {
+	} else if (vop->type == VFS_READ && o->res.err == -EIO && o->tries < repairs_of(vop)) {
 		read_repair(o, vop);
 	} else {
 		grant(o, vop);
@@ -483,21 +537,18 @@ static void op_fsync(struct op *o, const struct vfs_op *vop)
 /* 0, or what to refuse it with. */
 static int may(struct grp *g, const struct proto_head *h, const struct vfs_op *vop, bool changes)
 {
-	uint64_t now = clock_ms();
 	enum repl_role role = repl_role(g->repl);
 
 	if (role == REPL_PRIMARY) {
 		if (h->epoch && h->epoch != g->view.epoch)
 			return -ESTALE;
-		if (changes)
-			return 0; /* repl_submit judges */
-		return repl_may_read(g->repl, now) ? 0 : -EAGAIN;
+		return changes ? 0 : readable(g, true); /* a change: repl_submit judges */
 	}
 	if (role == REPL_PROMOTING)
 		return -EAGAIN;
 	if (changes || vop->type == VFS_FSYNC || role != REPL_BACKUP || !(h->flags & FRAME_ANY_MEMBER))
 		return -ESTALE;
-	return repl_may_read(g->repl, now) && repl_committed(g->repl) == repl_pos(g->repl).seq ? 0 : -ESTALE;
+	return readable(g, false);
 }
 
 static void start(struct op *o, const struct vfs_op *vop, bool changes)

@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* repair: blocks whose content does not fit their checksum. Found by a read, by a client (BAD_BLOCK), by recovery after a power loss (marked bad) or by the
- * scrub; fetched from the other in-sync members, one after the other. When no member has a good one - all lost power in the middle of an unsynced write - the
- * primary adopts what it has by a write of its own, so that all copies agree; that is done only where this brick's own recovery found blocks bad, never for bit rot.
+/* repair: blocks whose content does not fit their checksum. Found by a read, by a client (BAD_BLOCK), by another member that fetches them, by recovery after
+ * a power loss (marked bad) or by the scrub; fetched from the other in-sync members, one after the other.
  *
- * Scrub: reads every stripe of every group of the volume here, a few a tick, at most SCRUB_BYTES a second; starts by itself every `scrub-every` and on
- * demand. Every few seconds also: blocks that are known as bad (replica_bad_next) are repaired.
+ * No member has a good one: that is so when all lost power while a write that nobody synced was on its way to the disks. Recovery knows it of writes that
+ * are in the log. A write whose data the disk took before its record looks like bit rot: the checksum is of before, the bytes are not, on all members.
+ * So where all members of the group have lost power once (view.fork) and every in-sync member was asked and has it bad, the primary adopts what it has by a
+ * write of its own: the block reads as any mixture of what was synced and what was written since, and all copies agree. Alone in the set the primary may
+ * have bit rot instead, and those that are catching up the good copy: it adopts at once what recovery found torn, else after ALONE_MS, and only until all data
+ * here has been compared since that loss of power (`doubt`; the scrub begins by itself). Otherwise it stays bad: -EIO to who reads it, until it is written
+ * or a good copy comes. So it does when the data has gone altogether: an unlink that the disk took and the log did not; zeros would pass for what was
+ * synced. Without a fork nothing is ever adopted. A member that cannot be asked just now, or has it good but changed meanwhile: -EAGAIN.
+ *
+ * Scrub: reads every stripe of every group of the volume here, a few a tick, at most SCRUB_BYTES a second; starts by itself every `scrub-every`, after a loss of
+ * power of all members of a group, and on demand. Behind a start that is not sure of its log, and behind a cut, data files without keys are removed (bstore's
+ * strays.c). Every few seconds also: blocks that are known as bad (replica_bad_next) are repaired.
  * Bound: REPAIRS_MAX repairs at once a brick; what does not fit is found again. */
 #include "volume/brick/internal.h"
 
-#define REPAIR_LEN  (64u << 10)
-#define REPAIRS_MAX 64
-#define SCRUB_BYTES (32u << 20) /* a second */
-#define BAD_LOOK_MS 2000
+#define REPAIRS_MAX   64
+#define ALONE_MS      5000	  /* members that have nothing to fetch join long before */
+#define SCRUB_BYTES   (32u << 20) /* a second */
+#define BAD_LOOK_MS   2000
+#define STRAYS_A_TICK 32
 
 struct repair {
 	struct vol *v;
@@ -19,7 +29,8 @@ struct repair {
 	uint64_t serial;
 	struct pull_range range;
 	uint8_t tried; /* members, bits */
-	bool all_bad;  /* every member that answered has it bad too */
+	bool unknown;  /* a member could not be asked, or what it has could not be taken */
+	bool failed;   /* a member cannot say what it has */
 	bool begun;
 	void (*done)(void *ctx, int err);
 	void *ctx;
@@ -28,6 +39,8 @@ struct repair {
 struct scrub {
 	uint32_t group;
 	struct vol_ino ino;
+	uint64_t fork; /* of the group's view when its turn came */
+	bool entered;  /* it has */
 	uint64_t off, start_ms, end_ms, stripes, bad, budget_ms;
 	bool running;
 	uint64_t look_ms;
@@ -114,15 +127,35 @@ static void adopt(struct repair *r, struct grp *g, const uint32_t *crcs)
 	record_unref(rec);
 }
 
+/* Every in-sync member was asked and has it bad. 0, or what to answer. */
+static int may_adopt(const struct repair *r, struct grp *g)
+{
+	bool torn = bstore_torn(g->v->store, g->idx, &r->range.ino, r->range.off);
+
+	if (g->view.fork == 0 || (!torn && bstore_fd(g->v->store, g->idx, &r->range.ino) == -ENOENT))
+		return -EIO;
+	if (r->tried)
+		return 0;
+	if (!g->doubt)
+		return -EIO;
+	if (torn)
+		return 0;
+	return clock_ms() - g->primary_ms >= ALONE_MS ? 0 : -EAGAIN;
+}
+
 static void give_up(struct repair *r, struct grp *g)
 {
 	uint32_t crcs[REPAIR_LEN / VOL_BLOCK], bad = 0;
-	struct bstore_stats st;
+	int err = bad_blocks(g, &r->range, crcs, &bad);
 
-	bstore_get_stats(g->v->store, &st);
-	if (!r->all_bad || st.bad_blocks == 0 || !grp_is_primary(g) ||
-	    bad_blocks(g, &r->range, crcs, &bad) < 0 || bad == 0) {
-		finish(r, -EIO);
+	if (err == 0 && bad > 0) {
+		if (!grp_is_primary(g) || r->unknown)
+			err = -EAGAIN;
+		else
+			err = r->failed ? -EIO : may_adopt(r, g);
+	}
+	if (err < 0 || bad == 0) { /* 0: written meanwhile */
+		finish(r, err);
 		return;
 	}
 	if (r->begun)
@@ -148,7 +181,10 @@ static void on_fetched(void *ctx, int err, const struct proto_head *h, const uin
 			 proto_fetched_decode(body, h->body_len, n, &source_seq, crcs) < 0))
 		err = -EBADMSG;
 	if (err < 0) {
-		r->all_bad = false;
+		if (err == -EIO)
+			r->failed = true;
+		else
+			r->unknown = true;
 		next_member(r);
 		return;
 	}
@@ -160,7 +196,7 @@ static void on_fetched(void *ctx, int err, const struct proto_head *h, const uin
 	bstore_mark_dirty(g->v->store);
 	if (bad_blocks(g, &r->range, mine, &bad) < 0 || bad > 0) {
 		for (uint32_t i = 0; i < n; i++)
-			r->all_bad = r->all_bad && (mine[i] != BLOCK_CRC_BAD || crcs[i] == BLOCK_CRC_BAD);
+			r->unknown |= mine[i] == BLOCK_CRC_BAD && crcs[i] != BLOCK_CRC_BAD;
 		next_member(r);
 		return;
 	}
@@ -185,7 +221,7 @@ static void next_member(struct repair *r)
 			continue;
 		r->tried |= (uint8_t)(1u << i);
 		if (!c) {
-			r->all_bad = false;
+			r->unknown = true;
 			continue;
 		}
 		if (!r->begun) {
@@ -209,9 +245,8 @@ void repair_block(struct grp *g, const struct vol_ino *ino, uint64_t off, void (
 	struct vol *v = g->v;
 	struct repair *r;
 	uint32_t bad = 0;
-	uint64_t stripe = off / v->doc.map->stripe_size, start = off / REPAIR_LEN * REPAIR_LEN;
+	uint64_t start = off / REPAIR_LEN * REPAIR_LEN;
 
-	(void)stripe;
 	if (v->b->repairs >= REPAIRS_MAX) {
 		if (done)
 			done(ctx, -EAGAIN);
@@ -220,8 +255,7 @@ void repair_block(struct grp *g, const struct vol_ino *ino, uint64_t off, void (
 	v->b->repairs++;
 	v->b->n.bad_blocks++;
 	r = xcalloc(1, sizeof(*r));
-	*r = (struct repair){
-		.v = v, .group = g->idx, .serial = g->serial, .all_bad = true, .done = done, .ctx = ctx};
+	*r = (struct repair){.v = v, .group = g->idx, .serial = g->serial, .done = done, .ctx = ctx};
 	r->range = (struct pull_range){.ino = *ino, .off = start, .len = REPAIR_LEN};
 	v->refs++;
 	replica_verify(g->replica, ino, start, REPAIR_LEN, &bad); /* those that are bad become known as bad */
@@ -286,16 +320,23 @@ static void scrub_step(struct vol *v)
 	while (s->running && done < SCRUB_BYTES / 1000 * TICK_MS) {
 		struct grp *g = s->group < v->doc.map->n_groups ? v->grp[s->group] : NULL;
 		uint32_t bad = 0;
+		bool there;
 		int r;
 
 		if (s->group >= v->doc.map->n_groups) {
 			scrub_end(v);
 			return;
 		}
-		r = g && repl_role(g->repl) >= REPL_BACKUP ? replica_stripe_next(g->replica, &s->ino, &s->off)
-							   : -ENOENT;
+		there = g && repl_role(g->repl) >= REPL_BACKUP;
+		if (!s->entered)
+			s->fork = there ? g->view.fork : UINT64_MAX;
+		s->entered = true;
+		r = there ? replica_stripe_next(g->replica, &s->ino, &s->off) : -ENOENT;
 		if (r < 0) {
+			if (there && r == -ENOENT && g->doubt)
+				g->scrubbed = s->fork == g->view.fork;
 			s->group++;
+			s->entered = false;
 			s->ino = (struct vol_ino){0};
 			s->off = 0;
 			continue;
@@ -318,18 +359,63 @@ static void repair_known(struct vol *v)
 		struct grp *g = v->grp[i];
 		struct vol_ino ino = {0};
 		uint64_t off = 0;
+		bool none = true;
 		size_t n = 1;
+		int r = 0;
 
 		if (!g || (repl_role(g->repl) != REPL_PRIMARY && repl_role(g->repl) != REPL_BACKUP))
 			continue;
 		while (n > 0 && v->b->repairs < REPAIRS_MAX / 2) { /* one turn a stripe */
-			if (replica_bad_next(g->replica, &ino, &off, ranges, &n) < 0)
+			r = replica_bad_next(g->replica, &ino, &off, ranges, &n);
+			if (r < 0)
 				break;
+			none = none && n == 0;
 			for (size_t k = 0; k < n && v->b->repairs < REPAIRS_MAX / 2; k++)
 				for (uint64_t at = ranges[k].off / REPAIR_LEN * REPAIR_LEN;
 				     at < ranges[k].off + ranges[k].len; at += REPAIR_LEN)
 					repair_block(g, &ranges[k].ino, at, NULL, NULL);
 		}
+		if (r == 0 && n == 0 && none && g->scrubbed)
+			g->doubt = g->scrubbed = false;
+	}
+}
+
+void repair_fork(struct grp *g)
+{
+	g->doubt = true;
+	g->scrubbed = false;
+}
+
+/* Is there data here to look at since all lost power? */
+static bool in_doubt(const struct vol *v)
+{
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++)
+		if (v->grp[i] && v->grp[i]->doubt && !v->grp[i]->scrubbed &&
+		    repl_role(v->grp[i]->repl) >= REPL_BACKUP)
+			return true;
+	return false;
+}
+
+/* Data files that records left which were lost, or cut. A few a tick, of one group after the other. */
+static void strays_step(struct vol *v)
+{
+	for (uint32_t i = 0; i < v->doc.map->n_groups; i++) {
+		struct grp *g = v->grp[i];
+		enum repl_role role = g ? repl_role(g->repl) : REPL_OUT;
+		uint64_t removed;
+		int r;
+
+		if (!g || !g->strays || (role != REPL_PRIMARY && role != REPL_BACKUP))
+			continue;
+		r = bstore_strays(v->store, i, STRAYS_A_TICK, &removed);
+		if (removed > 0)
+			log_info("volume %s, group %u: %llu files removed that no record speaks of", v->name,
+				 i, (unsigned long long)removed);
+		if (r < 0)
+			log_warn("volume %s, group %u: its data files cannot be looked through: %s", v->name,
+				 i, strerror(-r));
+		g->strays = r > 0;
+		return;
 	}
 }
 
@@ -344,7 +430,10 @@ void scrub_tick(struct vol *v, uint64_t now)
 	if (now >= s->look_ms) {
 		s->look_ms = now + BAD_LOOK_MS;
 		repair_known(v);
+		if (!s->running && in_doubt(v))
+			scrub_start(v);
 	}
+	strays_step(v);
 	if (s->running) {
 		/* a pause while clients are active: one tick of eight */
 		if (uv_now(v->b->loop) - v->client_op_ms > 100 || v->b->ticks % 8 == 0)

@@ -126,6 +126,41 @@ int source_delta(struct conn *c, const struct proto_head *h, const uint8_t *body
 	return 0;
 }
 
+/* The range as it lies here; a block that cannot be read is bad. */
+static int read_range(struct grp *g, const struct pull_range *range, uint8_t *to, uint32_t *crcs)
+{
+	struct blob *bl = g->replica->blob;
+	int r = replica_crcs(g->replica, &range->ino, range->off, range->len, crcs);
+
+	if (r < 0 || bl->read(bl, g->idx, &range->ino, range->off, to, range->len) == 0)
+		return r;
+	for (uint32_t at = 0; at < range->len; at += VOL_BLOCK)
+		if (bl->read(bl, g->idx, &range->ino, range->off + at, to + at, VOL_BLOCK) < 0) {
+			memset(to + at, 0, VOL_BLOCK);
+			crcs[at / VOL_BLOCK] = BLOCK_CRC_BAD;
+		}
+	return 0;
+}
+
+/* The receiver judges each block by its checksum and asks again for those that do not fit. It cannot end before they are mended here, and here nobody may
+ * have read them since they became bad. */
+static void look_at(struct grp *g, const struct pull_range *range, const struct payload *p,
+		    const uint32_t *crcs)
+{
+	uint32_t n = range->len / VOL_BLOCK;
+
+	if (!p->summed || p->n_chunks != n) /* no memory for the sums: the next fetch looks */
+		return;
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t off = range->off + (uint64_t)i * VOL_BLOCK;
+
+		if (crcs[i] <= BLOCK_CRC_BAD || p->chunk_crc[i] == crcs[i])
+			continue;
+		repair_block(g, &range->ino, off, NULL, NULL);
+		i += (uint32_t)(REPAIR_LEN - off % REPAIR_LEN) / VOL_BLOCK - 1;
+	}
+}
+
 int source_fetch(struct conn *c, const struct proto_head *h, const uint8_t *body, const char **why)
 {
 	struct grp *g = group_of(c, h);
@@ -146,11 +181,7 @@ int source_fetch(struct conn *c, const struct proto_head *h, const uint8_t *body
 	w = held_new(g, c, h);
 	w->payload = payload_new(range.len);
 	crcs = malloc(n * sizeof(*crcs));
-	r = w->payload && crcs ? replica_crcs(g->replica, &range.ino, range.off, range.len, crcs) : -ENOMEM;
-	/* As it lies here: the receiver judges each block by its checksum. */
-	if (r == 0)
-		r = g->replica->blob->read(g->replica->blob, g->idx, &range.ino, range.off, w->payload->data,
-					   range.len);
+	r = w->payload && crcs ? read_range(g, &range, w->payload->data, crcs) : -ENOMEM;
 	if (r < 0) {
 		w->h.status = -EIO;
 		w->payload = payload_unref(w->payload);
@@ -158,6 +189,8 @@ int source_fetch(struct conn *c, const struct proto_head *h, const uint8_t *body
 		w->h.payload_crc = payload_sum(w->payload, range.off);
 		proto_fetched_encode(g->replica->seq, crcs, n, &w->body);
 	}
+	if (r == 0)
+		look_at(g, &range, w->payload, crcs);
 	free(crcs);
 	hold(g, w);
 	return 0;

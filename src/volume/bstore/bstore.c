@@ -447,6 +447,7 @@ static void close_all(struct bstore *b)
 	if (b->checkpoint.sync.file)
 		files_give_back(&b->files, &b->checkpoint.sync, true, false);
 	mailbox_close(b->mailbox);
+	strays_end(b);
 	for (uint32_t i = 0; i < b->o.n_groups; i++) {
 		struct bgroup *g = &b->group[i];
 
@@ -490,6 +491,7 @@ struct bstore *bstore_close(struct bstore *b)
 		close(b->dir_fd);
 	free((char *)(uintptr_t)b->o.run_dir);
 	free(b->fifo);
+	free(b->torn);
 	free(b->group);
 	free(b->dir);
 	free(b);

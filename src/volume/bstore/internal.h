@@ -12,6 +12,7 @@
  * and data; checkpoint.c: sync, LMDB transaction); they share file objects by reference count and nothing else. */
 #pragma once
 
+#include <dirent.h>
 #include <lmdb.h>
 #include <pthread.h>
 
@@ -24,7 +25,7 @@
 #define SEGMENT_HEAD	    64u
 #define FRAME_HEAD	    48u
 #define FRAME_MAGIC	    0x314c564bu /* "KVL1" */
-#define LOG_PAYLOAD_MAX	    (64u << 10)
+#define LOG_PAYLOAD_MAX	    RECORD_LOGGED_MAX
 #define LOG_BUFFER_MAX	    (8u << 20) /* bstore_append writes by itself beyond */
 #define SPARE_SEGMENTS_MAX  6
 #define NOW_BYTES_MAX	    (64u << 20)	 /* memory of `now` that starts a checkpoint */
@@ -233,6 +234,12 @@ void worker_stop(struct worker *w);	       /* lets a job end first */
 
 struct run_page;
 
+struct bstripe {
+	uint32_t group;
+	struct vol_ino ino;
+	uint64_t stripe; /* UINT64_MAX: all of them */
+};
+
 struct bstore {
 	struct bstore_options o;
 	char *dir;
@@ -278,6 +285,15 @@ struct bstore {
 	uint64_t checkpoint_count;
 	uint64_t checkpoint_at_ms, checkpoint_failed_ms, statvfs_at_ms;
 
+	struct strays {
+		bool on;
+		uint32_t group, folder; /* the next one */
+		DIR *dir;		/* NULL: between two */
+	} strays;
+	/* Stripes in which recovery found blocks bad: as many as the log had large writes at most. */
+	struct bstripe *torn;
+	size_t n_torn;
+
 	struct run_page *run;
 	char *run_path;
 	int lost; /* the buffer could not be written in the middle of a turn: the next bstore_flush says so */
@@ -311,6 +327,8 @@ int env_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *k, const void *data, size_t len)
 int files_open(struct files *f, struct bstore *b, int dir_fd, struct err *e);
 void files_close(struct files *f);
 struct bfile *bfile_unref(struct bfile *f);
+/* strays.c */
+void strays_end(struct bstore *b);
 void files_take_dirty(struct files *f, bool large, struct sync_job *j);
 void files_give_back(struct files *f, struct sync_job *j, bool ok, bool large);
 void writeback_thread(struct bstore *b);

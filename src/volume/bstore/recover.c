@@ -29,11 +29,6 @@ struct large {
 	uint64_t off, len, lsn;
 	size_t at; /* index into seen */
 };
-struct stripe {
-	uint32_t group;
-	struct vol_ino ino;
-	uint64_t stripe;
-};
 struct chain {
 	uint64_t seq, epoch; /* of its end */
 	size_t *at, n, cap;  /* indexes into seen */
@@ -45,7 +40,7 @@ struct recovery {
 	size_t n_seen, cap_seen, next;
 	struct large *large;
 	size_t n_large, cap_large;
-	struct stripe *check;
+	struct bstripe *check;
 	size_t n_check, cap_check;
 	struct chain *chain; /* a group */
 	uint64_t synced;     /* data up to here is durable */
@@ -272,7 +267,7 @@ static void check_range(struct recovery *c, uint32_t group, const struct vol_ino
 
 	for (uint64_t s = off / size; len > 0 && s <= (off + len - 1) / size; s++) {
 		GROW(c->check, c->n_check, c->cap_check);
-		c->check[c->n_check++] = (struct stripe){group, *ino, s};
+		c->check[c->n_check++] = (struct bstripe){group, *ino, s};
 	}
 }
 
@@ -285,7 +280,7 @@ static void check_record(struct recovery *c, const struct record *rec)
 			check_range(c, rec->group, &e->ino, e->off, e->len);
 		if (e->type == EFFECT_TRIM || e->type == EFFECT_DROP) {
 			GROW(c->check, c->n_check, c->cap_check);
-			c->check[c->n_check++] = (struct stripe){rec->group, e->ino, UINT64_MAX};
+			c->check[c->n_check++] = (struct bstripe){rec->group, e->ino, UINT64_MAX};
 		}
 	}
 }
@@ -363,7 +358,7 @@ static int second_frame(void *ctx, struct frame *f)
 
 static int cmp_stripe(const void *a, const void *b)
 {
-	const struct stripe *x = a, *y = b;
+	const struct bstripe *x = a, *y = b;
 	int r = x->group < y->group ? -1 : x->group > y->group;
 
 	if (r == 0)
@@ -376,11 +371,12 @@ static int cmp_stripe(const void *a, const void *b)
 static int check_stripes(struct recovery *c)
 {
 	uint32_t size = c->b->o.stripe_size;
+	size_t n = 0;
 
 	if (c->n_check)
 		qsort(c->check, c->n_check, sizeof(*c->check), cmp_stripe);
 	for (size_t i = 0; i < c->n_check; i++) {
-		const struct stripe *s = &c->check[i];
+		const struct bstripe *s = &c->check[i];
 		struct replica *r = &c->b->group[s->group].replica;
 		uint32_t bad = 0;
 		int err;
@@ -392,8 +388,24 @@ static int check_stripes(struct recovery *c)
 		if (err < 0)
 			return err;
 		c->b->stats.bad_blocks += bad;
+		if (bad > 0)
+			c->check[n++] = *s;
 	}
+	c->b->torn = take_ptr(c->check);
+	c->b->n_torn = n;
 	return 0;
+}
+
+bool bstore_torn(struct bstore *b, uint32_t group, const struct vol_ino *ino, uint64_t off)
+{
+	for (size_t i = 0; i < b->n_torn; i++) {
+		const struct bstripe *s = &b->torn[i];
+
+		if (s->group == group && vol_ino_eq(&s->ino, ino) &&
+		    (s->stripe == UINT64_MAX || s->stripe == off / b->o.stripe_size))
+			return true;
+	}
+	return false;
 }
 
 /* ---- all of it ---- */
