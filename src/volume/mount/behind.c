@@ -104,7 +104,7 @@ static void learn(struct mount *m, struct node *n, struct flight *f)
 	bool keep = false;
 
 	if (f->w.res.err == 0) {
-		file_wrote(n, f->w.forks);
+		file_wrote(n, f->w.forks, f->w.op.pid);
 		gate_in(m);
 		keep = tick_same(m, &f->tick);
 		keep = cache_learn(m, n, &f->w.res.attr, keep && f->w.leased, NULL) && keep;

@@ -382,5 +382,5 @@ void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	struct mount *m = mount_of(req);
 
 	(void)datasync, (void)fi;
-	fuse_reply_err(req, -node_sync(m, node_of(m, ino)));
+	fuse_reply_err(req, -node_sync(m, node_of(m, ino), (uint32_t)fuse_req_ctx(req)->pid));
 }

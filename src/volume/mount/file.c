@@ -222,22 +222,114 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		node_unpin(m, n);
 }
 
-void file_wrote(struct node *n, uint64_t forks)
+/* ---- what was not synced when all copies lost power ----
+ * Is told by the first fsync of the inode, and by the first one of each thread that had changed it: several programs change one folder, each syncs what it
+ * did, and whoever came second would hear that all is well. */
+
+static struct changer *changer_of(struct node *n, uint32_t tid)
 {
+	for (uint32_t i = 0; i < n->n_changers; i++)
+		if (n->changer[i].tid == tid)
+			return &n->changer[i];
+	return NULL;
+}
+
+/* An entry for tid. When there are too many they share one, of nobody (0). NULL: no memory. */
+static struct changer *changer_make(struct node *n, uint32_t tid)
+{
+	struct changer *c = changer_of(n, tid), *more;
+
+	if (c)
+		return c;
+	if (n->n_changers == CHANGERS_MAX) {
+		c = changer_of(n, 0);
+		c = c ? c : &n->changer[CHANGERS_MAX - 1];
+		c->tid = 0;
+		return c;
+	}
+	more = realloc(n->changer, (n->n_changers + 1u) * sizeof(*more));
+	if (!more)
+		return NULL;
+	n->changer = more;
+	c = &more[n->n_changers++];
+	*c = (struct changer){.tid = tid};
+	return c;
+}
+
+void file_wrote(struct node *n, uint64_t forks, uint32_t tid)
+{
+	struct changer *c;
+
 	pthread_mutex_lock(&n->lock);
 	if (!n->dirty || forks == UINT64_MAX)
 		n->forks = forks;
 	n->dirty = true;
 	n->durable = 0;
 	n->written++;
+	c = changer_make(n, tid);
+	if (c) {
+		if (!c->dirty || forks == UINT64_MAX)
+			c->forks = forks;
+		c->dirty = true;
+		c->written = n->written;
+	}
 	pthread_mutex_unlock(&n->lock);
 }
 
+/* All that was written up to `written` is durable, under `forks`. Who is still in the list: has changed it since, or is to be told. */
+static void changers_synced(struct node *n, uint64_t written, uint64_t forks)
+{
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < n->n_changers; i++) {
+		struct changer c = n->changer[i];
+
+		c.lost = c.lost || (c.dirty && c.forks != forks);
+		c.dirty = c.dirty && c.written > written;
+		c.forks = forks;
+		if (c.dirty || c.lost)
+			n->changer[left++] = c;
+	}
+	n->n_changers = (uint8_t)left;
+}
+
+bool node_synced(struct node *n, uint64_t written, uint64_t forks, uint32_t tid)
+{
+	struct changer *c;
+	bool tell = false;
+
+	if (n->dirty) {
+		tell = n->forks != forks;
+		n->dirty = n->written != written;
+		n->forks = forks;
+		changers_synced(n, written, forks);
+	}
+	c = changer_of(n, tid);
+	if (!c)
+		c = changer_of(n, 0);
+	if (c && c->lost) {
+		tell = true;
+		c->lost = false;
+		if (!c->dirty)
+			*c = n->changer[--n->n_changers];
+	}
+	if (n->n_changers == 0)
+		node_changers_done(n);
+	return tell;
+}
+
+void node_changers_done(struct node *n)
+{
+	free(n->changer);
+	n->changer = NULL;
+	n->n_changers = 0;
+}
+
 /* Behind vclient_forks_begin and an operation that changes n. */
-static void changed(struct vclient_slot *s, struct node *n, int r)
+static void changed(struct vclient_slot *s, struct node *n, int r, uint32_t tid)
 {
 	if (r == 0 || r == -EIO) /* -EIO: it may have been done */
-		file_wrote(n, vclient_forks_end(s, &n->ino));
+		file_wrote(n, vclient_forks_end(s, &n->ino), tid);
 }
 
 int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
@@ -248,13 +340,13 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 
 	vclient_forks_begin(s);
 	r = vclient_call(s, op, res, ret_leased);
-	changed(s, n, r);
+	changed(s, n, r, op->pid);
 	if (n2 && n2 != n)
-		changed(s, n2, r);
+		changed(s, n2, r, op->pid);
 	return r;
 }
 
-int node_sync(struct mount *m, struct node *n)
+int node_sync(struct mount *m, struct node *n, uint32_t tid)
 {
 	struct vclient_slot *s = slot_of(m);
 	uint64_t written, forks;
@@ -268,11 +360,8 @@ int node_sync(struct mount *m, struct node *n)
 	vclient_forks_begin(s);
 	forks = vclient_forks_end(s, &n->ino);
 	pthread_mutex_lock(&n->lock);
-	if (r == 0 && n->dirty) {
-		lost = n->forks != forks;
-		n->dirty = n->written != written;
-		n->forks = forks;
-	}
+	if (r == 0)
+		lost = node_synced(n, written, forks, tid);
 	pthread_mutex_unlock(&n->lock);
 	if (lost)
 		log_warn(
@@ -307,25 +396,30 @@ static void count_sync(struct node *n)
 
 /* Like file_wrote, of a durable write. It covers what was answered before it began (`before`: writes then): the logs that it touched are durable up
  * to it, and a file of one group has no other. */
-static void wrote_durably(struct mount *m, struct node *n, uint64_t forks, uint64_t before, uint64_t version)
+static void wrote_durably(struct mount *m, struct node *n, const struct vfs_op *op, uint64_t forks,
+			  uint64_t before, uint64_t version)
 {
 	pthread_mutex_lock(&n->lock);
 	if (forks != UINT64_MAX && n->written == before &&
 	    (!n->dirty || (n->forks == forks && vclient_map(m->c)->stripe == 1))) {
 		n->dirty = false;
 		n->durable = version;
+		changers_synced(n, n->written, forks);
+		if (n->n_changers == 0)
+			node_changers_done(n);
 		n->written++;
 		pthread_mutex_unlock(&n->lock);
 		return;
 	}
 	pthread_mutex_unlock(&n->lock);
-	file_wrote(n, forks);
+	file_wrote(n, forks, op->pid);
 }
 
 /* Nothing of the inode has changed, here or elsewhere, since it was made durable. Node locked. */
 static bool still_durable(const struct node *n)
 {
-	return !n->dirty && n->durable && n->leased && n->attr_known && n->attr.version == n->durable;
+	return !n->dirty && n->n_changers == 0 && n->durable && n->leased && n->attr_known &&
+	       n->attr.version == n->durable;
 }
 
 void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
@@ -368,9 +462,9 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 		op.len = 0;
 	forks = vclient_forks_end(slot_of(m), &n->ino);
 	if (r == 0 && res.flags & VFS_DURABLE)
-		wrote_durably(m, n, forks, before, res.attr.version);
+		wrote_durably(m, n, &op, forks, before, res.attr.version);
 	else if (r == 0 || op.len > 0)
-		file_wrote(n, forks);
+		file_wrote(n, forks, op.pid);
 	if (r < 0 && op.len == 0) {
 		cache_unsure(n);
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
@@ -388,7 +482,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	vfs_result_done(&res);
 }
 
-/* 0, or -EIO, once, when all copies lost power since something was written and it may be gone: a program that is told so writes again. */
+/* 0, or -EIO when all copies lost power since something was written and it may be gone: a program that is told so writes again. */
 void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
@@ -407,7 +501,7 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	count_sync(n);
 	durable = still_durable(n);
 	pthread_mutex_unlock(&n->lock);
-	fuse_reply_err(req, durable ? 0 : -node_sync(m, n));
+	fuse_reply_err(req, durable ? 0 : -node_sync(m, n, (uint32_t)fuse_req_ctx(req)->pid));
 }
 
 static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
@@ -463,7 +557,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	atomic_fetch_add(&n->writing, 1);
 	vclient_forks_begin(slot_of(m));
 	r = fallocate_parts(m, &op, &res, &leased);
-	changed(slot_of(m), n, r);
+	changed(slot_of(m), n, r, op.pid);
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);
 		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);

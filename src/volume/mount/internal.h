@@ -38,6 +38,7 @@
 #define NAMES_ALL_MAX 4000000 /* of all of them */
 #define CONTENDED_MS  5000
 #define STEADY_MIN    2	  /* equal numbers of writes between fsyncs, before the next fsync is foreseen */
+#define CHANGERS_MAX  64  /* threads that have changed an inode since its fsync; beyond, they count as one */
 #define BUSY_WAIT_MS  20  /* for the kernel, when this mount has something in flight there */
 #define DROP_WAIT_MS  800 /* for the kernel otherwise; a push must be answered within the session's time */
 #define FILL_SHARE    8	  /* part of the memory that read-around may fill */
@@ -47,6 +48,12 @@
 struct names { /* hashes (keyed) of the names in a folder; open addressing, 0 = free, 1 = removed */
 	uint64_t *slot;
 	uint32_t cap, n, used;
+};
+
+struct changer {
+	uint32_t tid; /* 0 = not known, or several */
+	bool dirty, lost;
+	uint64_t forks, written; /* as the node's: of its first change; at its newest */
 };
 
 struct node {
@@ -74,7 +81,9 @@ struct node {
 	uint64_t changes;	 /* own changes of the folder's names */
 	bool dirty;		 /* written or changed through here since the newest fsync */
 	uint64_t forks, written; /* of the first such write (vclient_forks_end); writes so far */
-	uint64_t durable;	 /* version whose data is on stable storage, while not dirty; 0 = none */
+	struct changer *changer; /* who did, since then; and who is still to be told that it may be gone */
+	uint8_t n_changers;
+	uint64_t durable; /* version whose data is on stable storage, while not dirty; 0 = none */
 	uint16_t since_sync, sync_every; /* writes since the newest fsync; between the two newest */
 	uint8_t steady;			 /* times in a row that it was so many */
 	uint64_t touched_us, touched; /* newest SETATTR through here: when it was sent, the version it made */
@@ -336,13 +345,19 @@ static inline bool opened_to_write(const struct fuse_file_info *fi)
 }
 void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi);
 void never_opened(struct node *n, struct fuse_file_info *fi); /* the kernel did not take the reply */
-void file_wrote(struct node *n, uint64_t forks); /* something is written; forks: vclient_forks_end */
+void file_wrote(
+	struct node *n, uint64_t forks,
+	uint32_t tid); /* something is written, by that thread (0 = not known); forks: vclient_forks_end */
+/* Node locked, an fsync asked for by thread tid has ended that covers what was written up to `written`. True: to be answered -EIO, once: all copies lost power
+ * after it was changed, and nobody was told yet, or not this thread, which had changed it. */
+bool node_synced(struct node *n, uint64_t written, uint64_t forks, uint32_t tid);
+void node_changers_done(struct node *n);
 /* vclient_call of an operation that changes inode n, and n2 (NULL: none) with it: file_wrote of both, so that a later fsync of one of them tells when
  * a power loss of all copies may have taken the change. */
 int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 		bool *ret_leased);
-/* fsync of an inode, whose buffered writes are out: 0, -errno, or once -EIO when all copies lost power since it was changed here. */
-int node_sync(struct mount *m, struct node *n);
+/* fsync of an inode, whose buffered writes are out, by thread tid: 0, -errno, or -EIO as node_synced says. */
+int node_sync(struct mount *m, struct node *n, uint32_t tid);
 void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

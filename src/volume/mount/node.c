@@ -164,6 +164,7 @@ static void drop_node(struct mount *m, struct node *n)
 	n->contended_until = n->touched_us = n->touched = 0;
 	ensure(!n->aside && atomic_load(&n->filling) == 0);
 	/* What was not synced of this inode is nothing to the next one in this place: its first fsync would be told of losses before its time. */
+	node_changers_done(n);
 	n->dirty = false;
 	n->forks = n->written = n->durable = 0;
 	n->since_sync = n->sync_every = n->steady = 0;
@@ -276,6 +277,7 @@ void nodes_done(struct nodes *t)
 		for (uint32_t k = 0; k < NODES_CHUNK; k++) {
 			free(c[k].names.slot);
 			behind_file_free(&c[k]);
+			node_changers_done(&c[k]);
 			pthread_mutex_destroy(&c[k].lock);
 		}
 		free(c);

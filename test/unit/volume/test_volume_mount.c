@@ -62,7 +62,7 @@ static void a_place_forgets_what_was_not_synced(void **s)
 	struct node *na = node_lookup(m, &a), *nb;
 
 	(void)s;
-	file_wrote(na, 5);
+	file_wrote(na, 5, 11);
 	assert_true(na->dirty);
 	na->durable = 9;
 	na->since_sync = na->sync_every = 3;
@@ -77,8 +77,58 @@ static void a_place_forgets_what_was_not_synced(void **s)
 	assert_int_equal(nb->since_sync, 0);
 	assert_int_equal(nb->sync_every, 0);
 	assert_int_equal(nb->steady, 0);
-	file_wrote(nb, 7); /* the first change decides */
+	assert_int_equal(nb->n_changers, 0);
+	file_wrote(nb, 7, 11); /* the first change decides */
 	assert_int_equal(nb->forks, 7);
+	done(m);
+}
+
+/* Two programs change a folder, all copies lose power (forks 1 -> 2), a third one changes it afterwards. */
+static void each_that_changed_it_is_told_of_a_loss(void **s)
+{
+	struct mount *m = fresh();
+	struct vol_ino folder = file(8, 0);
+	struct node *n = node_lookup(m, &folder);
+
+	(void)s;
+	file_wrote(n, 1, 11);
+	file_wrote(n, 1, 12);
+	file_wrote(n, 1, 11);
+	assert_false(node_synced(n, n->written, 1, 12)); /* for all */
+	assert_false(n->dirty);
+	assert_int_equal(n->n_changers, 0);
+
+	file_wrote(n, 1, 11);
+	file_wrote(n, 1, 12);
+	file_wrote(n, 2, 13);
+	assert_true(
+		node_synced(n, n->written, 2, 13)); /* the first fsync: what lies in the folder may be gone */
+	assert_false(node_synced(n, n->written, 2, 13));
+	assert_false(node_synced(n, n->written, 2, 99));
+	assert_true(node_synced(n, n->written, 2, 12));
+	assert_false(node_synced(n, n->written, 2, 12));
+	file_wrote(n, 2, 11); /* and more, before it syncs */
+	assert_true(node_synced(n, n->written, 2, 11));
+	assert_false(node_synced(n, n->written, 2, 11));
+	assert_false(n->dirty);
+	assert_int_equal(n->n_changers, 0);
+	assert_null(n->changer);
+
+	file_wrote(n, 2, 11); /* on its way while another one syncs: the next fsync's */
+	assert_false(node_synced(n, n->written - 1, 2, 12));
+	assert_true(n->dirty);
+	assert_true(node_synced(n, n->written, 3, 11));
+	assert_false(node_synced(n, n->written, 3, 12));
+
+	for (uint32_t i = 1; i <= 3 * CHANGERS_MAX; i++)
+		file_wrote(n, 3, i);
+	assert_int_equal(n->n_changers, CHANGERS_MAX);
+	assert_true(node_synced(n, n->written, 4, 1));
+	assert_true(node_synced(n, n->written, 4, 2 * CHANGERS_MAX)); /* one of those that count as one */
+	assert_false(node_synced(n, n->written, 4, 2 * CHANGERS_MAX + 1));
+	assert_true(node_synced(n, n->written, 4, 2));
+	file_wrote(n, 4, 2);
+	node_forget(m, n, 1); /* frees all */
 	done(m);
 }
 
@@ -327,9 +377,10 @@ static void options_of_mount_8(void **s)
 }
 
 TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation),
-	  cmocka_unit_test(a_place_forgets_what_was_not_synced), cmocka_unit_test(many_inodes_are_all_found),
-	  cmocka_unit_test(inode_numbers_are_of_the_inode_only), cmocka_unit_test(names_are_a_set),
-	  cmocka_unit_test(too_many_names_are_refused),
+	  cmocka_unit_test(a_place_forgets_what_was_not_synced),
+	  cmocka_unit_test(each_that_changed_it_is_told_of_a_loss),
+	  cmocka_unit_test(many_inodes_are_all_found), cmocka_unit_test(inode_numbers_are_of_the_inode_only),
+	  cmocka_unit_test(names_are_a_set), cmocka_unit_test(too_many_names_are_refused),
 	  cmocka_unit_test(a_folder_known_completely_answers_by_itself),
 	  cmocka_unit_test(an_overtaken_answer_is_not_believed),
 	  cmocka_unit_test(bytes_of_a_lookup_are_of_their_version_only),
