@@ -21,10 +21,16 @@ struct zone {
 	uint64_t whole[AROUND_BLOCKS / 64];
 };
 
+struct asked {
+	uint64_t file, block;
+	bool used;
+};
+
 struct around {
 	uint32_t block, sets;
 	uint64_t small_us, whole_us; /* times SMOOTH; 0 = none yet */
 	struct zone *zone;
+	struct asked asked[AROUND_ASKED]; /* on their way */
 };
 
 struct around *around_new(uint32_t block, uint64_t cache_bytes)
@@ -90,6 +96,24 @@ static struct zone *zone_of(struct around *a, uint64_t file, uint64_t version, u
 	return z;
 }
 
+static struct asked *asked_for(struct around *a, uint64_t file, uint64_t block)
+{
+	for (uint32_t i = 0; i < AROUND_ASKED; i++)
+		if (a->asked[i].used && a->asked[i].file == file && a->asked[i].block == block)
+			return &a->asked[i];
+	return NULL;
+}
+
+static bool ask_for(struct around *a, uint64_t file, uint64_t block)
+{
+	for (uint32_t i = 0; i < AROUND_ASKED; i++)
+		if (!a->asked[i].used) {
+			a->asked[i] = (struct asked){.file = file, .block = block, .used = true};
+			return true;
+		}
+	return false;
+}
+
 /* A block that was given is asked for again. */
 static void lost(struct zone *z)
 {
@@ -133,23 +157,25 @@ bool around_ask(struct around *a, uint64_t file, uint64_t version, uint64_t size
 		z->reads++;
 		return false;
 	}
-	z->given++;
-	z->whole[block % AROUND_BLOCKS / 64] |= bit;
+	if (asked_for(a, file, block) || !ask_for(a, file, block))
+		return false;
 	*ret_off = from;
 	*ret_len = (uint32_t)(end - from);
 	return true;
 }
 
-void around_not_given(struct around *a, uint64_t file, uint64_t version, uint64_t off)
+void around_done(struct around *a, uint64_t file, uint64_t version, uint64_t off, bool given)
 {
-	uint64_t block = off / a->block, bit = 1ull << block % 64;
+	uint64_t block = off / a->block;
 	struct zone *z = kept(a, file, block / AROUND_BLOCKS);
-	uint64_t *w = z ? &z->whole[block % AROUND_BLOCKS / 64] : NULL;
+	struct asked *x = asked_for(a, file, block);
 
-	if (!z || z->version != version || !(*w & bit))
+	if (x)
+		x->used = false;
+	if (!given || !z || z->version != version)
 		return;
-	*w &= ~bit;
-	z->given--;
+	z->whole[block % AROUND_BLOCKS / 64] |= 1ull << block % 64;
+	z->given++;
 }
 
 void around_took(struct around *a, bool whole, uint64_t us)

@@ -16,6 +16,7 @@
 
 #define AROUND_BLOCKS	256u   /* of a zone */
 #define AROUND_IDLE_MS	60000u /* what was read before is no evidence any more */
+#define AROUND_ASKED	2u     /* blocks on their way: what the reader itself asks for comes first */
 #define AROUND_NEED_MIN 8u     /* reads of a zone, however small the file is */
 
 struct around;
@@ -24,10 +25,11 @@ struct around;
 struct around *around_new(uint32_t block, uint64_t cache_bytes);
 struct around *around_free(struct around *a);
 /* The kernel wants [off, off + len) of a file of `size` bytes, which has not changed as long as its version is the same. True: ask for
- * *ret_len bytes from *ret_off on, which lie in one block and in the file, are whole pages and contain what is wanted. */
+ * *ret_len bytes from *ret_off on, which lie in one block and in the file, are whole pages and contain what is wanted; around_done tells what
+ * became of it. */
 bool around_ask(struct around *a, uint64_t file, uint64_t version, uint64_t size, uint64_t off, uint32_t len,
 		uint64_t now_ms, uint64_t *ret_off, uint32_t *ret_len);
-/* The block that around_ask said was asked for, but its pages were not given to the kernel. */
-void around_not_given(struct around *a, uint64_t file, uint64_t version, uint64_t off);
+/* The block that around_ask said was asked for has been given to the kernel, or was not and will not be. */
+void around_done(struct around *a, uint64_t file, uint64_t version, uint64_t off, bool given);
 /* So long it took to ask for a whole block, or for less than one. */
 void around_took(struct around *a, bool whole, uint64_t us);

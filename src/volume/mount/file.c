@@ -141,24 +141,22 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /* True: its lookup brought the bytes, the request is answered. */
-static bool read_from_lookup(fuse_req_t req, struct mount *m, struct node *n, const struct fill *f)
+static bool read_from_lookup(fuse_req_t req, struct mount *m, struct node *n, uint64_t off, uint32_t len)
 {
 	int64_t got;
 
 	head_read(m, n);
 	gate_in(m);
-	got = head_take(m, n, f->off, room, f->len);
+	got = head_take(m, n, off, room, len);
 	if (got >= 0)
 		fuse_reply_buf(req, (char *)room, (size_t)got);
 	gate_out(m);
 	return got >= 0;
 }
 
-/* The question of a read, into room: bytes of f, or -errno. */
-static int64_t read_from_brick(struct mount *m, struct node *n, const struct fill *f, bool *ret_leased)
+int64_t file_ask(struct mount *m, struct node *n, uint64_t off, uint8_t *to, uint32_t len, bool *ret_leased)
 {
-	uint64_t end = UINT64_MAX, start = m->around ? clock_us() : 0;
-	int64_t got;
+	uint64_t end = UINT64_MAX;
 
 	if (vclient_map(m->c)->stripe > 1) {
 		pthread_mutex_lock(&n->lock);
@@ -166,10 +164,7 @@ static int64_t read_from_brick(struct mount *m, struct node *n, const struct fil
 			end = n->attr.size;
 		pthread_mutex_unlock(&n->lock);
 	}
-	got = vclient_read(slot_of(m), &n->ino, end, f->off, room, f->len, ret_leased);
-	if (m->around && got >= 0)
-		fill_took(m, f, clock_us() - start);
-	return got;
+	return vclient_read(slot_of(m), &n->ino, end, off, to, len, ret_leased);
 }
 
 void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -177,9 +172,8 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
 	struct tick t;
-	struct fill f = {.off = (uint64_t)off, .len = (uint32_t)MIN(size, IO_MAX)};
-	bool leased, keep, fills = false, direct = fi && fi->flags & O_DIRECT;
-	uint64_t skip;
+	bool leased, keep, direct = fi && fi->flags & O_DIRECT, around = !direct && fill_may(m, size);
+	uint64_t start;
 	int64_t got;
 
 	behind_drain(m, n);
@@ -188,18 +182,17 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	if (read_from_lookup(req, m, n, &f))
+	if (read_from_lookup(req, m, n, (uint64_t)off, (uint32_t)MIN(size, IO_MAX)))
 		return;
-	if (!direct && fill_ask(m, n, f.off, f.len, &f))
-		(void)node_pin(m, n->index); /* the kernel may forget it behind the reply */
-	got = read_from_brick(m, n, &f, &leased);
+	start = around ? clock_us() : 0;
+	got = file_ask(m, n, (uint64_t)off, room, (uint32_t)MIN(size, IO_MAX), &leased);
 	if (got < 0) {
-		if (f.whole) {
-			fill_not_begun(m, n, &f);
-			node_unpin(m, n);
-		}
 		fuse_reply_err(req, got == -ENOENT ? ESTALE : (int)-got);
 		return;
+	}
+	if (around) {
+		fill_took(m, false, clock_us() - start);
+		(void)node_pin(m, n->index); /* the kernel may forget it behind the reply */
 	}
 	gate_in(m);
 	keep = tick_same(m, &t);
@@ -207,18 +200,14 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	if (keep && leased)
 		cache_keep(n);
 	keep &= n->leased;
-	fills = f.whole && keep && fill_begin(m, n);
 	pthread_mutex_unlock(&n->lock);
-	skip = MIN((uint64_t)off - f.off, (uint64_t)got);
-	fuse_reply_buf(req, (char *)room + skip, MIN(size, (size_t)got - skip));
+	fuse_reply_buf(req, (char *)room, (size_t)got);
 	gate_out(m);
 	if (!keep && !direct)
 		cache_drop_behind(m, n, (uint64_t)off, size);
-	if (fills)
-		fill_end(m, n, &f, room, (uint64_t)got, (uint64_t)off, size);
-	else if (f.whole)
-		fill_not_begun(m, n, &f);
-	if (f.whole)
+	if (around && keep)
+		fill_around(m, n, (uint64_t)off, (uint32_t)size, room);
+	if (around)
 		node_unpin(m, n);
 }
 

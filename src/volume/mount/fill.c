@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pages that nobody has asked for yet are put into the kernel's cache behind the reply to the read that they came with (FUSE_NOTIFY_STORE).
+/* The thread that has answered a small read asks for the block around it (around.h), when it is worth it, and puts what comes into the kernel's cache
+ * (FUSE_NOTIFY_STORE). The reader does not wait for it.
  *
  * Right as long as nothing has changed the file since it was read, and that must hold until the last page is there: the kernel copies over whatever its
  * cache has, without asking. So:
  *   - A fill begins inside the gate, with the decision that what was read may be kept (internal.h). A push that comes later waits with its drop of the
  *     pages until the fill has ended, then all pages go; it is answered behind that.
  *   - No fill begins while the file is open for writing here, or its size is being changed; to open it so, or to change its size, waits for fills to end.
+ *   - Nor when this mount has changed it while the brick was asked: its version is the one that was known before the question.
  *
- * A fill waits for pages that other reads hold locked, and those for a FUSE thread that serves them. So nobody who is needed for that waits for a fill: at
- * most half of the threads fill at a time, fills are outside the gate, and a request that has to wait is put aside and gone on with by the thread
+ * A fill waits for pages that other reads hold locked, and those for a FUSE thread that serves them. So nobody who is needed for that waits for a fill: a
+ * few threads fill at a time (AROUND_ASKED), fills are outside the gate, and a request that has to wait is put aside and gone on with by the thread
  * whose fill has ended. */
 #include <fcntl.h>
 
 #include "volume/mount/internal.h"
+
+struct block {
+	uint64_t off, version; /* of the inode, when it was chosen */
+	uint32_t len;
+};
 
 int fill_start(struct mount *m)
 {
@@ -21,8 +28,8 @@ int fill_start(struct mount *m)
 
 	pthread_mutex_init(&m->fill_lock, NULL);
 	pthread_cond_init(&m->fill_ended, NULL);
-	/* without leases nothing is kept; one thread alone could not serve what its fill waits for */
-	if (block == 0 || !m->s.leases || m->s.threads < 2)
+	/* without leases nothing is kept; with so few threads none would serve what fills wait for */
+	if (block == 0 || !m->s.leases || m->s.threads <= AROUND_ASKED)
 		return 0;
 	m->around = around_new(block, memory / FILL_SHARE);
 	return m->around ? 0 : -ENOMEM;
@@ -35,55 +42,65 @@ void fill_stop(struct mount *m)
 	pthread_mutex_destroy(&m->fill_lock);
 }
 
-bool fill_ask(struct mount *m, struct node *n, uint64_t off, uint32_t len, struct fill *ret)
+bool fill_may(const struct mount *m, size_t len)
+{
+	return m->around && len < (size_t)m->s.around_kb << 10;
+}
+
+void fill_took(struct mount *m, bool whole, uint64_t us)
+{
+	pthread_mutex_lock(&m->fill_lock);
+	around_took(m->around, whole, us);
+	pthread_mutex_unlock(&m->fill_lock);
+}
+
+/* Node locked. */
+static bool allowed(const struct node *n)
+{
+	return n->leased && n->writers == 0 && atomic_load(&n->writing) == 0 && atomic_load(&n->doubt) == 0;
+}
+
+static bool choose(struct mount *m, struct node *n, uint64_t off, uint32_t len, struct block *ret)
 {
 	uint64_t size;
 	bool may;
 
-	*ret = (struct fill){.off = off, .len = len};
-	if (!m->around || len >= (uint32_t)m->s.around_kb << 10)
-		return false;
 	pthread_mutex_lock(&n->lock);
-	may = n->leased && n->attr_known && n->writers == 0 && atomic_load(&n->writing) == 0 &&
-	      n->contended_until <= clock_ms();
+	may = allowed(n) && n->attr_known && n->contended_until <= clock_ms();
 	size = n->attr.size;
 	ret->version = n->attr.version;
 	pthread_mutex_unlock(&n->lock);
 	if (!may)
 		return false;
 	pthread_mutex_lock(&m->fill_lock);
-	ret->whole = around_ask(m->around, ino_hash(&n->ino), ret->version, size, off, len, clock_ms(),
-				&ret->off, &ret->len);
+	may = around_ask(m->around, ino_hash(&n->ino), ret->version, size, off, len, clock_ms(), &ret->off,
+			 &ret->len);
 	pthread_mutex_unlock(&m->fill_lock);
-	return ret->whole;
+	return may;
 }
 
-void fill_not_begun(struct mount *m, struct node *n, const struct fill *f)
+/* Bytes of the block that came and may be kept: a fill has begun. 0: none. */
+static uint64_t ask_and_begin(struct mount *m, struct node *n, const struct block *b, uint8_t *room)
 {
-	pthread_mutex_lock(&m->fill_lock);
-	around_not_given(m->around, ino_hash(&n->ino), f->version, f->off);
-	pthread_mutex_unlock(&m->fill_lock);
-}
+	struct tick t = tick_of(m, &n->ino, NULL);
+	uint64_t start = clock_us();
+	bool leased, keep;
+	int64_t got = file_ask(m, n, b->off, room, b->len, &leased);
 
-void fill_took(struct mount *m, const struct fill *f, uint64_t us)
-{
-	if (!m->around || (!f->whole && f->len >= (uint32_t)m->s.around_kb << 10))
-		return;
-	pthread_mutex_lock(&m->fill_lock);
-	around_took(m->around, f->whole, us);
-	pthread_mutex_unlock(&m->fill_lock);
-}
-
-bool fill_begin(struct mount *m, struct node *n)
-{
-	if (n->writers > 0 || atomic_load(&n->writing) > 0 || !n->leased || atomic_load(&n->doubt) > 0)
-		return false;
-	if (atomic_fetch_add(&m->filling, 1) >= (uint32_t)m->s.threads / 2) {
-		atomic_fetch_sub(&m->filling, 1);
-		return false;
-	}
-	atomic_fetch_add(&n->filling, 1);
-	return true;
+	if (got < VOL_BLOCK)
+		return 0;
+	fill_took(m, true, clock_us() - start);
+	gate_in(m);
+	keep = tick_same(m, &t);
+	pthread_mutex_lock(&n->lock);
+	if (keep && leased)
+		cache_keep(n);
+	keep = keep && allowed(n) && n->attr_known && n->attr.version == b->version;
+	if (keep)
+		atomic_fetch_add(&n->filling, 1);
+	pthread_mutex_unlock(&n->lock);
+	gate_out(m);
+	return keep ? (uint64_t)got / VOL_BLOCK * VOL_BLOCK : 0;
 }
 
 static void store(struct mount *m, struct node *n, uint64_t off, const uint8_t *data, size_t len)
@@ -105,7 +122,6 @@ static void end(struct mount *m, struct node *n)
 	if (atomic_fetch_sub(&n->filling, 1) == 1)
 		p = take_ptr(n->aside);
 	pthread_mutex_unlock(&n->lock);
-	atomic_fetch_sub(&m->filling, 1);
 	pthread_mutex_lock(&m->fill_lock);
 	pthread_cond_broadcast(&m->fill_ended);
 	pthread_mutex_unlock(&m->fill_lock);
@@ -116,15 +132,24 @@ static void end(struct mount *m, struct node *n)
 	}
 }
 
-void fill_end(struct mount *m, struct node *n, const struct fill *f, const uint8_t *data, uint64_t got,
-	      uint64_t off, uint64_t len)
+void fill_around(struct mount *m, struct node *n, uint64_t off, uint32_t len, uint8_t *room)
 {
-	uint64_t until = f->off + got / VOL_BLOCK * VOL_BLOCK;
+	struct block b;
+	uint64_t got, from, to;
 
-	store(m, n, f->off, data, MIN(off, until) - f->off);
-	if (until > off + len && atomic_load(&n->doubt) == 0)
-		store(m, n, off + len, data + (off + len - f->off), until - (off + len));
-	end(m, n);
+	if (!choose(m, n, off, len, &b))
+		return;
+	got = ask_and_begin(m, n, &b, room);
+	from = MIN(off - b.off, got);
+	to = off + len - b.off;
+	if (got > 0) { /* but for what the reader has */
+		store(m, n, b.off, room, from);
+		store(m, n, b.off + to, room + to, got > to ? got - to : 0);
+		end(m, n);
+	}
+	pthread_mutex_lock(&m->fill_lock);
+	around_done(m->around, ino_hash(&n->ino), b.version, b.off, got > 0);
+	pthread_mutex_unlock(&m->fill_lock);
 }
 
 void fill_wait(struct mount *m, struct node *n)

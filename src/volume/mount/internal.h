@@ -13,7 +13,7 @@
  * waits for us. So nothing waits without a bound: dentries are dropped all at once by FUSE_NOTIFY_INC_EPOCH, which takes no lock, when the folder
  * is busy or its lock does not come in time; pages of a file this mount is writing are dropped as soon as the write is through.
  *
- * Pages that come along with what was asked for (--read-around) are given to the kernel behind the reply, under the rules of fill.c.
+ * Pages that nobody has asked for (--read-around) are given to the kernel behind the reply to another read, under the rules of fill.c.
  *
  * Threads: `threads` FUSE threads, each with a slot of the client; the client's session and push threads; two droppers; one that waits for
  * locks (F_SETLKW). Locks: nodes.lock (table), then node.lock (one at a time, never with a call to a brick or the kernel inside). */
@@ -152,7 +152,6 @@ struct mount {
 	struct around *around; /* NULL = nothing is read around; under fill_lock */
 	pthread_mutex_t fill_lock;
 	pthread_cond_t fill_ended;
-	_Atomic uint32_t filling; /* threads that do */
 	/* head.c */
 	struct head *heads;
 	pthread_mutex_t head_lock;
@@ -293,12 +292,6 @@ int behind_error(struct mount *m, struct node *n,
 		 const struct fuse_file_info *fi); /* for fsync and close; once */
 
 /* ---- fill.c ---- */
-struct fill {
-	uint64_t off; /* what to ask a brick for */
-	uint32_t len;
-	bool whole; /* a block instead of what was wanted */
-	uint64_t version;
-};
 struct put_aside { /* a request that waits for fills to end */
 	struct put_aside *next;
 	void (*go_on)(struct put_aside *p);
@@ -310,15 +303,10 @@ struct put_aside { /* a request that waits for fills to end */
 };
 int fill_start(struct mount *m);
 void fill_stop(struct mount *m);
-/* What to ask for when the kernel wants [off, off + len): that, or (true) the block it lies in. */
-bool fill_ask(struct mount *m, struct node *n, uint64_t off, uint32_t len, struct fill *ret);
-void fill_took(struct mount *m, const struct fill *f, uint64_t us); /* the question */
-/* Node locked, inside the gate: what was read may be kept. True: behind the reply and outside the gate fill_end must be called; node pinned. */
-bool fill_begin(struct mount *m, struct node *n);
-void fill_not_begun(struct mount *m, struct node *n, const struct fill *f); /* nor will it be */
-/* Gives the kernel what came (`got` bytes at f->off) but for [off, off + len), which it has been told already. */
-void fill_end(struct mount *m, struct node *n, const struct fill *f, const uint8_t *data, uint64_t got,
-	      uint64_t off, uint64_t len);
+bool fill_may(const struct mount *m, size_t len);	  /* blocks are read around reads of so many bytes */
+void fill_took(struct mount *m, bool whole, uint64_t us); /* a question of a block, or such a read */
+/* Behind the reply to a read whose pages were kept, outside the gate; node pinned. room: the thread's, of a block at least. */
+void fill_around(struct mount *m, struct node *n, uint64_t off, uint32_t len, uint8_t *room);
 void fill_wait(struct mount *m, struct node *n); /* until none of the node is in flight */
 /* No fill of the node begins until fill_unbar. True: one is in flight; a copy of p is gone on with when it has ended. p NULL: waits for it instead, for who
  * is sure that nobody else has pages of it locked. */
@@ -358,6 +346,8 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 		bool *ret_leased);
 /* fsync of an inode, whose buffered writes are out, by thread tid: 0, -errno, or -EIO as node_synced says. */
 int node_sync(struct mount *m, struct node *n, uint32_t tid);
+/* READ of the thread's own: bytes that came, or -errno. */
+int64_t file_ask(struct mount *m, struct node *n, uint64_t off, uint8_t *to, uint32_t len, bool *ret_leased);
 void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -14,7 +14,10 @@ static uint32_t len_got;
 static bool ask(struct around *a, uint64_t file, uint64_t version, uint64_t size, uint64_t off, uint64_t ms)
 {
 	off_got = len_got = 0;
-	return around_ask(a, file, version, size, off, 4096, ms, &off_got, &len_got);
+	if (!around_ask(a, file, version, size, off, 4096, ms, &off_got, &len_got))
+		return false;
+	around_done(a, file, version, off_got, true);
+	return true;
 }
 
 /* Reads of the first page of blocks of the zone at `from`, until one is answered with a whole block: how many were not. */
@@ -63,6 +66,24 @@ static void what_is_asked_for_lies_in_the_file(void **s)
 	assert_false(around_ask(a, 1, 1, size, BLOCK - 4096, 8192, 1, &off_got, &len_got)); /* two blocks */
 	assert_true(around_ask(a, 1, 1, size, 8192, 16384, 1, &off_got, &len_got));
 	assert_int_equal(len_got, BLOCK);
+	around_free(a);
+}
+
+static void few_are_on_their_way_and_none_twice(void **s)
+{
+	struct around *a = around_new(BLOCK, 64 * ZONE);
+
+	(void)s;
+	assert_int_equal(reads_until(a, 1, 1, ZONE, 0, 1), FULL);
+	for (uint64_t i = 0; i < AROUND_ASKED; i++) {
+		assert_true(around_ask(a, 1, 1, ZONE, i * BLOCK, 4096, 1, &off_got, &len_got));
+		assert_false(around_ask(a, 1, 1, ZONE, i * BLOCK + 8192, 4096, 1, &off_got, &len_got));
+	}
+	assert_false(around_ask(a, 1, 1, ZONE, 100 * BLOCK, 4096, 1, &off_got, &len_got));
+	around_done(a, 1, 1, BLOCK, false); /* it was not given: may be asked for once more */
+	assert_true(around_ask(a, 1, 1, ZONE, BLOCK, 4096, 1, &off_got, &len_got));
+	around_done(a, 1, 2, BLOCK, true); /* changed meanwhile */
+	assert_true(around_ask(a, 1, 1, ZONE, BLOCK, 4096, 1, &off_got, &len_got));
 	around_free(a);
 }
 
@@ -132,6 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_place_that_is_read_much),
 		cmocka_unit_test(what_is_asked_for_lies_in_the_file),
+		cmocka_unit_test(few_are_on_their_way_and_none_twice),
 		cmocka_unit_test(a_change_and_a_pause_begin_anew),
 		cmocka_unit_test(pages_that_do_not_stay_end_it),
 		cmocka_unit_test(what_a_block_costs_is_measured),
