@@ -218,7 +218,9 @@ struct grp {
 	uint64_t dirty[DIRTY_SLOTS]; /* newest record that touched what hashes here */
 	struct intent *intents;
 	struct orphan *orphans, **orphans_last; /* by the time they are due */
-	struct orphan *asking, *closed;		/* sessions are asked; nobody has it open */
+	/* Sessions are asked; nobody has it open; that it has no name is being made durable; and is. */
+	struct orphan *asking, *closed, *syncing, *nameless;
+	uint64_t orphans_ms; /* not before: the next sync for them */
 	uint32_t n_orphans;
 	struct pull *pull;
 	uint64_t pull_epoch; /* of the last one */

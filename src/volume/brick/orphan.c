@@ -3,16 +3,20 @@
  * when nobody has it open, VFS_REAP removes it, many at once. Who does not answer within its session's time counts as gone, and with it its
  * open files.
  *
+ * Data goes from the disks at once, and records may be lost when all members lose power: then a name that had been removed, or replaced by a rename, would be
+ * back and what was synced under it gone. So first everybody makes durable that it has no name, at most every SYNC_EVERY_MS for all that wait.
+ *
  * Bound: ORPHANS_MAX a group in memory; what is beyond lies in the keys (O) and is found by the next look there. */
 #include "volume/brick/internal.h"
 
-#define ASK_AFTER_MS 1000
-#define AGAIN_MS     10000
-#define ORPHANS_MAX  65536u
-#define ASK_MAX	     256 /* a tick of 100 ms */
-#define BATCH_MAX    20
-#define RELIST_MS    60000
-#define SWEEP_MS     3600000
+#define ASK_AFTER_MS  1000
+#define AGAIN_MS      10000
+#define ORPHANS_MAX   65536u
+#define ASK_MAX	      256 /* a tick of 100 ms */
+#define BATCH_MAX     20
+#define RELIST_MS     60000
+#define SYNC_EVERY_MS 300
+#define SWEEP_MS      3600000
 
 struct reap {
 	struct vol *v;
@@ -111,6 +115,37 @@ static void on_reaped(void *ctx, int status, struct vfs_result *res)
 	free(r);
 }
 
+/* Their names are gone for good, or nobody knows. */
+static void on_durable(void *ctx, int status, struct vfs_result *res)
+{
+	struct reap *r = ctx;
+	struct vol *v = r->v;
+	struct grp *g = v->open && !v->closing ? v->grp[r->group] : NULL;
+
+	if (g && g->serial == r->serial) {
+		struct orphan **to = status < 0 || !res || res->err < 0 ? &g->closed : &g->nameless;
+
+		for (struct orphan *o = take_ptr(g->syncing), *next; o; o = next) {
+			next = o->next;
+			o->next = *to;
+			*to = o;
+		}
+	}
+	vol_unref(v);
+	free(r);
+}
+
+static void make_durable(struct grp *g)
+{
+	struct vfs_op vop = {.type = VFS_FSYNC, .flags = VFS_FOREIGN, .ino = g->closed->ino};
+	struct reap *r = xcalloc(1, sizeof(*r));
+
+	*r = (struct reap){.v = g->v, .group = g->idx, .serial = g->serial};
+	g->syncing = take_ptr(g->closed);
+	g->v->refs++;
+	op_own(g, &vop, on_durable, r);
+}
+
 static void reap(struct grp *g)
 {
 	struct reap *r = xcalloc(1, sizeof(*r));
@@ -118,10 +153,10 @@ static void reap(struct grp *g)
 	uint8_t more[BATCH_MAX * 24];
 
 	*r = (struct reap){.v = g->v, .group = g->idx, .serial = g->serial};
-	while (g->closed && r->n < BATCH_MAX) {
-		struct orphan *o = g->closed;
+	while (g->nameless && r->n < BATCH_MAX) {
+		struct orphan *o = g->nameless;
 
-		g->closed = o->next;
+		g->nameless = o->next;
 		if (r->n > 0) {
 			memcpy(more + (r->n - 1) * 24, o->ino.folder.b, 16);
 			memcpy(more + (r->n - 1) * 24 + 16, &o->ino.num, 8);
@@ -204,11 +239,15 @@ void orphans_tick(struct grp *g, uint64_t now)
 			g->closed = o;
 		}
 	}
-	for (int n = 0; n < ASK_MAX / BATCH_MAX && g->closed; n++)
+	if (g->closed && !g->syncing && now >= g->orphans_ms) {
+		g->orphans_ms = now + SYNC_EVERY_MS;
+		make_durable(g);
+	}
+	for (int n = 0; n < ASK_MAX / BATCH_MAX && g->nameless; n++)
 		reap(g);
 	if (now >= g->relist_ms) { /* those that did not fit */
 		g->relist_ms = now + RELIST_MS;
-		if (!g->orphans && !g->asking && !g->closed)
+		if (!g->orphans && !g->asking && !g->closed && !g->syncing && !g->nameless)
 			relist(g);
 	}
 	if (now >= g->sweep_ms) {
@@ -242,6 +281,8 @@ void orphans_lost(struct grp *g)
 	list_free(g->v, &g->orphans);
 	list_free(g->v, &g->asking);
 	list_free(g->v, &g->closed);
+	list_free(g->v, &g->syncing);
+	list_free(g->v, &g->nameless);
 	g->orphans_last = &g->orphans;
 	g->n_orphans = 0;
 }
