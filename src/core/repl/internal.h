@@ -15,6 +15,7 @@
 #define RING		2048u /* twice the window: each failed epoch adds a NOTE */
 #define EPOCHS		64u
 #define RESEND_MS	100u
+#define HAND_WAIT_MS	500u  /* no intake for so long, when the store does not answer */
 #define SYNC_TIMEOUT_MS 5000u /* a member that takes longer to make its log durable leaves */
 #define ALONE_SUSPECTS	4u    /* times suspect_ms: how long a primary that hears too few is quiet */
 #define LIVE_AHEAD	512u  /* records on their way to a member that is catching up */

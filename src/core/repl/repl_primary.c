@@ -511,7 +511,8 @@ static uint8_t successor(const struct repl *r, uint64_t now, uint8_t only)
 	return best;
 }
 
-/* Planned: intake stops, what is on its way is committed, then the swap. Forced (disk error, stop): without waiting for long. */
+/* Planned: intake stops, what is on its way is committed, then the swap. Forced (disk error, stop): without waiting for long. While the store does not answer, intake
+ * goes on after a moment: should the swap be in force, the new primary cuts what it does not have, as after any swap whose answer is lost. */
 static void hand_over(struct repl *r, uint64_t now)
 {
 	uint8_t first = preferred(r), to;
@@ -523,8 +524,11 @@ static void hand_over(struct repl *r, uint64_t now)
 	to = successor(r, now, forced ? UINT8_MAX : first);
 	if (turn && to == UINT8_MAX)
 		to = successor(r, now, UINT8_MAX);
-	if (r->cas_busy)
+	if (r->cas_busy) {
+		if (!forced && r->handing && now - r->handing_ms > HAND_WAIT_MS)
+			r->handing = false;
 		return;
+	}
 	if ((!forced && !back && !turn) || to == UINT8_MAX) {
 		r->handing = false;
 		if (r->leaving && r->view.isr == bit(r->c.self)) {

@@ -36,7 +36,7 @@ struct world {
 	uint64_t now;
 	bool cut[SLOTS];  /* link of a member */
 	bool deaf[SLOTS]; /* one direction of it */
-	bool etcd_away;
+	bool etcd_away, etcd_mute;
 	bool ahead, disk_full; /* all records are sent before they are appended; member 0 cannot append */
 };
 
@@ -247,7 +247,7 @@ static void run(struct world *w, unsigned ms)
 			for (int i = 0; i < SLOTS; i++) {
 				struct member *m = &w->m[i];
 
-				if (m->up && m->cas_due)
+				if (m->up && m->cas_due && !w->etcd_mute)
 					cas(w, m), more = true;
 				if (m->up && m->sync_due) {
 					m->sync_due = false;
@@ -302,6 +302,43 @@ static void normal(void **state)
 	assert_int_equal(w->m[0].synced_cookie, 77);
 	assert_int_equal(w->m[0].synced_err, 0);
 	run(w, 100);
+	same_logs(w);
+	world_free(w);
+}
+
+/* The preferred primary is back and is to get its role, but the store does not answer: changes go on, in the old epoch; and in the new one when the swap turns out
+ * to be in force. */
+static void hand_over_without_store(void **state)
+{
+	struct world *w = world_new();
+	uint64_t t, last, pause = 0, epoch;
+
+	run(w, 300);
+	down(w, 0);
+	run(w, 1000);
+	assert_true(repl_is_primary(w->m[1].r, w->now));
+	up(w, 0);
+	for (t = w->now; w->view.isr != 7; assert_true(w->now < t + 2000))
+		run(w, 10);
+	w->etcd_mute = true;
+	epoch = w->view.epoch;
+	for (t = last = w->now; w->now < t + 4000; run(w, 10)) { /* the hand-over is due in the middle */
+		if (submit(w, 1) == 0)
+			last = w->now;
+		pause = MAX(pause, w->now - last);
+		submit(w, 1);
+	}
+	assert_true(w->m[1].cas_due);
+	assert_true(pause > 0 && pause <= 700);
+	assert_true(repl_committed(w->m[1].r) + 10 > repl_pos(w->m[1].r).seq);
+	assert_int_equal(w->view.epoch, epoch);
+	assert_int_equal(submit(w, 1), 0);
+	w->etcd_mute = false;
+	for (t = w->now; !repl_is_primary(w->m[0].r, w->now); assert_true(w->now < t + 1000))
+		run(w, 10);
+	assert_int_equal(submit(w, 0), 0);
+	run(w, 1000);
+	assert_int_equal(w->view.isr, 7);
 	same_logs(w);
 	world_free(w);
 }
@@ -663,5 +700,6 @@ static void replaced_and_lost(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(replaced), cmocka_unit_test(replaced_and_lost), cmocka_unit_test(normal),
-	  cmocka_unit_test(primary_lost), cmocka_unit_test(backup_lost), cmocka_unit_test(primary_deaf),
-	  cmocka_unit_test(sent_ahead), cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
+	  cmocka_unit_test(hand_over_without_store), cmocka_unit_test(primary_lost),
+	  cmocka_unit_test(backup_lost), cmocka_unit_test(primary_deaf), cmocka_unit_test(sent_ahead),
+	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
