@@ -294,7 +294,7 @@ class Power(unittest.TestCase):
             path = c.mount()
             for number in range(ROUNDS):
                 self.one_round(c, path, rng, number)
-                self.assertTrue(c.status()["in_sync"])
+                c.wait_healed(HEAL_S)  # a busy machine may have a member miss its time once more
 
 
 if __name__ == "__main__":
