@@ -65,7 +65,7 @@ class ReadAround(unittest.TestCase):
     def setUpClass(cls):
         cls.cluster = VolumeCluster()
         try:
-            cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
+            cls.a, cls.b = cls.cluster.mount(options=("--read-around=128",)), cls.cluster.mount(domain="b")
             cls.off = cls.cluster.mount(options=("--read-around=0",))
         except BaseException:
             cls.cluster.close(quiet=True)

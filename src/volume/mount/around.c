@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See around.h. Zones are kept in sets of WAYS; neighbours of one file lie in different sets, so that one large file fills all of them evenly. */
+/* See around.h. Zones are kept in sets of a few; neighbours of one file lie in different sets, so that one large file fills all of them evenly. */
 #include "volume/mount/around.h"
 
 #define PAGE	 4096u
-#define WAYS	 8u
+#define WAYS_MAX 8u
 #define SETS_MAX 1024u
 #define COST_ONE 256u		/* a whole block takes as much longer as one small read takes */
 #define COST_MIN (COST_ONE / 2) /* memory, and the network's bytes, are not free either */
 #define COST_MAX (COST_ONE * 16)
+#define FORECAST 3u  /* times as many reads as there were will come */
 #define SMOOTH	 16u /* times are averaged over about so many */
 #define TIME_MAX 100000u
 #define LOST_MIN 8u
@@ -18,7 +19,7 @@ struct zone {
 	uint64_t file, number, version, read_ms;
 	uint32_t reads, given, lost; /* blocks given to the kernel; those that it asked for again */
 	uint8_t strikes;
-	uint64_t whole[AROUND_BLOCKS / 64];
+	uint64_t whole; /* blocks: a bit each */
 };
 
 struct asked {
@@ -27,7 +28,7 @@ struct asked {
 };
 
 struct around {
-	uint32_t block, sets;
+	uint32_t block, sets, ways;
 	uint64_t small_us, whole_us; /* times SMOOTH; 0 = none yet */
 	struct zone *zone;
 	struct asked asked[AROUND_ASKED]; /* on their way */
@@ -35,15 +36,16 @@ struct around {
 
 struct around *around_new(uint32_t block, uint64_t cache_bytes)
 {
-	uint64_t sets = cache_bytes / ((uint64_t)block * AROUND_BLOCKS) / WAYS;
+	uint64_t zones = cache_bytes / ((uint64_t)block * AROUND_BLOCKS);
 	struct around *a = calloc(1, sizeof(*a));
 
 	ensure(block >= 2 * PAGE && (block & (block - 1)) == 0);
 	if (!a)
 		return NULL;
 	a->block = block;
-	a->sets = (uint32_t)CLAMP(sets, 1u, SETS_MAX);
-	a->zone = calloc((size_t)a->sets * WAYS, sizeof(*a->zone));
+	a->ways = (uint32_t)CLAMP(zones, 1u, WAYS_MAX);
+	a->sets = (uint32_t)CLAMP(zones / a->ways, 1u, SETS_MAX);
+	a->zone = calloc((size_t)a->sets * a->ways, sizeof(*a->zone));
 	if (!a->zone)
 		return around_free(a);
 	return a;
@@ -59,24 +61,24 @@ struct around *around_free(struct around *a)
 
 static struct zone *set_of(struct around *a, uint64_t file, uint64_t number)
 {
-	return &a->zone[(file + number) % a->sets * WAYS];
+	return &a->zone[(file + number) % a->sets * a->ways];
 }
 
 static struct zone *kept(struct around *a, uint64_t file, uint64_t number)
 {
 	struct zone *set = set_of(a, file, number);
 
-	for (uint32_t i = 0; i < WAYS; i++)
+	for (uint32_t i = 0; i < a->ways; i++)
 		if (set[i].file == file && set[i].number == number)
 			return &set[i];
 	return NULL;
 }
 
-static struct zone *oldest(struct zone *set)
+static struct zone *oldest(struct around *a, struct zone *set)
 {
 	struct zone *z = set;
 
-	for (uint32_t i = 1; i < WAYS; i++)
+	for (uint32_t i = 1; i < a->ways; i++)
 		if (set[i].read_ms < z->read_ms)
 			z = &set[i];
 	return z;
@@ -89,7 +91,7 @@ static struct zone *zone_of(struct around *a, uint64_t file, uint64_t version, u
 	struct zone *z = kept(a, file, number);
 
 	if (!z || z->version != version || now_ms > z->read_ms + AROUND_IDLE_MS) {
-		z = z ? z : oldest(set_of(a, file, number));
+		z = z ? z : oldest(a, set_of(a, file, number));
 		*z = (struct zone){.file = file, .number = number, .version = version};
 	}
 	z->read_ms = now_ms;
@@ -121,7 +123,7 @@ static void lost(struct zone *z)
 		return;
 	z->strikes = (uint8_t)MIN(z->strikes + 1u, STRIKES);
 	z->reads = z->given = z->lost = 0;
-	memset(z->whole, 0, sizeof(z->whole));
+	z->whole = 0;
 }
 
 /* Reads a zone of so many blocks must have had. */
@@ -130,7 +132,8 @@ static uint32_t needed(const struct around *a, uint32_t blocks)
 	uint64_t cost = COST_MIN;
 
 	if (a->small_us && a->whole_us > a->small_us)
-		cost = CLAMP((a->whole_us - a->small_us) * COST_ONE / a->small_us, COST_MIN, COST_MAX);
+		cost = CLAMP((a->whole_us - a->small_us) * COST_ONE / a->small_us / FORECAST, COST_MIN,
+			     COST_MAX);
 	return MAX((uint32_t)(blocks * cost / COST_ONE), AROUND_NEED_MIN);
 }
 
@@ -147,9 +150,9 @@ bool around_ask(struct around *a, uint64_t file, uint64_t version, uint64_t size
 	z = zone_of(a, file, version, block / AROUND_BLOCKS, now_ms);
 	in_zone = (uint32_t)MIN((pages + a->block - 1) / a->block - first, (uint64_t)AROUND_BLOCKS);
 	need = needed(a, in_zone) << z->strikes;
-	bit = 1ull << block % 64;
-	if (z->whole[block % AROUND_BLOCKS / 64] & bit) {
-		z->whole[block % AROUND_BLOCKS / 64] &= ~bit;
+	bit = 1ull << block % AROUND_BLOCKS;
+	if (z->whole & bit) {
+		z->whole &= ~bit;
 		lost(z);
 		return false;
 	}
@@ -174,7 +177,7 @@ void around_done(struct around *a, uint64_t file, uint64_t version, uint64_t off
 		x->used = false;
 	if (!given || !z || z->version != version)
 		return;
-	z->whole[block % AROUND_BLOCKS / 64] |= 1ull << block % 64;
+	z->whole |= 1ull << block % AROUND_BLOCKS;
 	z->given++;
 }
 

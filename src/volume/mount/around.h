@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* around: which small reads ask for the whole block around them. Pure: no thread, no clock, no I/O; the owner locks.
  *
- * Bricks check each 4 KiB for itself, so a block of (mostly) 128 KiB costs more than the few bytes that were read out of it: it pays only when others of
+ * Bricks check each 4 KiB for itself, so a block of (mostly) 512 KiB costs more than the few bytes that were read out of it: it pays only when others of
  * its pages are read soon, and before anybody changes the file. So reads that the kernel had no page for are counted, in zones of AROUND_BLOCKS
- * blocks. The forecast: as many reads as a zone has had will come once more. One whole block then saves (reads / blocks) questions and costs what it takes
- * longer than a small one, both measured; from break-even on (at least one read for two blocks) blocks of the zone are asked for whole, each once.
+ * blocks. The forecast: three times as many as a zone has had will come. Whole blocks save those questions, and cost what they take longer than small reads;
+ * both times are measured. Where that pays, and from one read for two blocks on, blocks of the zone are asked for whole, each once. So what is spent in vain
+ * where the reads end right then is a few times what was spent on them.
  * A read of a block that was given to the kernel already: its pages are gone again (memory is short). When that is often so, twice as many reads are
  * needed, each time.
  * A zone begins anew when the file has changed, or after AROUND_IDLE_MS without a read.
@@ -14,7 +15,7 @@
 
 #include "base/base.h"
 
-#define AROUND_BLOCKS	256u   /* of a zone */
+#define AROUND_BLOCKS	64u    /* of a zone */
 #define AROUND_IDLE_MS	60000u /* what was read before is no evidence any more */
 #define AROUND_ASKED	2u     /* blocks on their way: what the reader itself asks for comes first */
 #define AROUND_NEED_MIN 8u     /* reads of a zone, however small the file is */

@@ -18,7 +18,7 @@ static const struct setting settings[] = {
 	 "one operation, all tries included; then the program gets EIO"},
 	{"threads", SETTING_INT, S(threads), "10", 1, 256, "N", "operations at once"},
 	{"readahead", SETTING_INT, S(readahead_kb), "4096", 128, 65536, "KIB", "read ahead by the kernel"},
-	{"read-around", SETTING_INT, S(around_kb), "128", 0, 512, "KIB",
+	{"read-around", SETTING_INT, S(around_kb), "512", 0, 1024, "KIB",
 	 "small reads of a place that is read much ask for the whole block of so much (a power of two from 8 "
 	 "on); 0: "
 	 "never"},
@@ -154,7 +154,7 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 	if (s->behind_kb > 0 && s->behind_kb < WQ_LIMIT_MIN >> 10)
 		return err_set(e, -EINVAL, "--write-behind is 0 or at least %u", WQ_LIMIT_MIN >> 10);
 	if (s->around_kb != 0 && (s->around_kb < 8 || (s->around_kb & (s->around_kb - 1))))
-		return err_set(e, -EINVAL, "--read-around is 0 or a power of two from 8 to 512");
+		return err_set(e, -EINVAL, "--read-around is 0 or a power of two from 8 to 1024");
 	if (s->behind_kb > 0 && !s->leases)
 		return err_set(e, -EINVAL, "--write-behind needs leases");
 	if (!vol_name_valid(words[0]))

@@ -121,7 +121,7 @@ static void what_a_block_costs_is_measured(void **s)
 	}
 	assert_int_equal(reads_until(a, 1, 1, ZONE, 0, 1), FULL); /* never less */
 	for (int i = 0; i < 200; i++)
-		around_took(a, true, 300);
+		around_took(a, true, 700); /* 6 small ones longer, for 3 times as many reads */
 	assert_in_range(reads_until(a, 2, 1, ZONE, 0, 1), 3 * FULL, 4 * FULL); /* two reads a block */
 	around_took(a, true, 1000000);					       /* something had to wait */
 	assert_in_range(reads_until(a, 3, 1, ZONE, 0, 1), 3 * FULL, 6 * FULL);
