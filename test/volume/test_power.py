@@ -254,6 +254,7 @@ class Power(unittest.TestCase):
         for w in writers:
             w.start()
         time.sleep(rng.uniform(0.3, 2))
+        wait_for("something is synced", lambda: any(f.synced for w in writers for f in list(w.files)), 20, interval=0.01)
         c.power_off(*c.bricks)
         before = sum(f.synced > 0 for w in writers for f in w.files)
         for b in c.bricks:
