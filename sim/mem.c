@@ -155,17 +155,18 @@ static int kv_del(struct kv *kv, const void *key, size_t len)
 	return 0;
 }
 
-static int kv_seek(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
-		   size_t *ret_key_len, const void **ret, size_t *ret_len)
+static int kv_seek(struct kv *kv, const void *from, size_t len, bool after, size_t within,
+		   const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len)
 {
 	struct knode *before[LEVELS], *n;
 
+	ensure(within <= len);
 	kv_of(kv)->calls.seek++;
 	find(kv_of(kv), from, len, before);
 	n = before[0]->next[0];
 	if (n && after && key_cmp(n, from, len) == 0)
 		n = n->next[0];
-	if (!n)
+	if (!n || n->key_len < within || memcmp(n->key, from, within) != 0)
 		return -ENOENT;
 	*ret_key = n->key;
 	*ret_key_len = n->key_len;

@@ -56,11 +56,11 @@ static int next_key(struct replica *r, struct delta_cursor *c, struct delta_item
 	for (int jump = 0; jump < 256; jump++) { /* hidden kinds are jumped over */
 		const void *key, *value;
 		size_t key_len, len;
-		int err = r->kv->seek(r->kv, k, n, after, &key, &key_len, &value, &len);
+		int err = r->kv->seek(r->kv, k, n, after, WITHIN_GROUP, &key, &key_len, &value, &len);
 
 		if (err < 0)
 			return err;
-		if (key_len < 3 || be16_get(key) != r->group)
+		if (key_len < 3)
 			return -ENOENT;
 		if (key_len > KEY_MAX + 2)
 			return -EIO;
@@ -111,7 +111,7 @@ static int next_change(struct replica *r, struct delta_cursor *c, struct delta_i
 		k[2] = 'C';
 		be64_put(k + 3, c->seq);
 		be16_put(k + 11, c->i);
-		err = kind_seek(r, 'C', k, 13, false, &key, &key_len, &value, &len);
+		err = kind_seek(r, k, 13, false, WITHIN_KIND, &key, &key_len, &value, &len);
 		if (err == -ENOENT) {
 			c->seq = MAX(c->seq, r->seq + 1);
 			c->i = 0;
@@ -222,8 +222,8 @@ int replica_delta_wipe(struct replica *r)
 		const void *key, *value;
 		size_t len, key_len;
 
-		err = r->kv->seek(r->kv, k, n, after, &key, &key_len, &value, &len);
-		if (err == -ENOENT || (err == 0 && (key_len < 3 || be16_get(key) != r->group)))
+		err = r->kv->seek(r->kv, k, n, after, WITHIN_GROUP, &key, &key_len, &value, &len);
+		if (err == -ENOENT || (err == 0 && key_len < 3))
 			break;
 		if (err < 0 || key_len > sizeof(k))
 			return err < 0 ? err : -EIO;
@@ -474,7 +474,7 @@ static int drop_kind(struct replica *r, uint8_t kind)
 		const uint8_t *key, *value;
 		size_t key_len, len;
 
-		err = kind_seek(r, kind, k, n, n > 3, &key, &key_len, &value, &len);
+		err = kind_seek(r, k, n, n > 3, WITHIN_KIND, &key, &key_len, &value, &len);
 		if (err == -ENOENT)
 			return 0;
 		if (err < 0 || key_len > sizeof(k))
@@ -526,7 +526,7 @@ int replica_bad_next(struct replica *r, struct vol_ino *ino, uint64_t *off, stru
 		const uint8_t *key, *value;
 		size_t key_len, len;
 		struct stripe st;
-		int err = kind_seek(r, 'B', k, n, after, &key, &key_len, &value, &len);
+		int err = kind_seek(r, k, n, after, WITHIN_KIND, &key, &key_len, &value, &len);
 
 		if (err == -ENOENT)
 			return 0;

@@ -165,7 +165,7 @@ int replica_stripe_next(struct replica *r, struct vol_ino *ino, uint64_t *off)
 	const uint8_t *key, *value;
 	uint64_t index = (*off + r->stripe_size - 1) / r->stripe_size;
 	size_t key_len, len, n = stripe_key(r, 'S', ino, (uint32_t)MIN(index, (uint64_t)UINT32_MAX), k);
-	int err = kind_seek(r, 'S', k, n, index > UINT32_MAX, &key, &key_len, &value, &len);
+	int err = kind_seek(r, k, n, index > UINT32_MAX, WITHIN_KIND, &key, &key_len, &value, &len);
 
 	if (err < 0 || key_len != n)
 		return err < 0 ? err : -EIO;

@@ -45,17 +45,15 @@ void ino_of_key(const uint8_t *key, struct vol_ino *ret)
 	ret->num = be64_get(key + 19);
 }
 
-int kind_seek(struct replica *r, uint8_t kind, const uint8_t *from, size_t len, bool after,
+int kind_seek(struct replica *r, const uint8_t *from, size_t len, bool after, size_t within,
 	      const uint8_t **ret_key, size_t *ret_key_len, const uint8_t **ret, size_t *ret_len)
 {
 	const void *key, *value;
 	size_t key_len, value_len;
-	int err = r->kv->seek(r->kv, from, len, after, &key, &key_len, &value, &value_len);
+	int err = r->kv->seek(r->kv, from, len, after, within, &key, &key_len, &value, &value_len);
 
 	if (err < 0)
 		return err;
-	if (key_len < 3 || be16_get(key) != r->group || ((const uint8_t *)key)[2] != kind)
-		return -ENOENT;
 	*ret_key = key;
 	*ret_key_len = key_len;
 	*ret = value;
@@ -252,8 +250,8 @@ static int view_del(struct kv *kv, const void *key, size_t len)
 	return -EPERM;
 }
 
-static int view_seek(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
-		     size_t *ret_key_len, const void **ret, size_t *ret_len)
+static int view_seek(struct kv *kv, const void *from, size_t len, bool after, size_t within,
+		     const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len)
 {
 	struct replica *r = kv->ctx;
 	uint8_t k[KEY_ROOM];
@@ -264,12 +262,13 @@ static int view_seek(struct kv *kv, const void *from, size_t len, bool after, co
 		return -EINVAL;
 	n = state_key(r, from, len, k);
 	for (int jump = 0; jump < 16; jump++) { /* at most one a hidden kind */
-		int err = r->kv->seek(r->kv, k, n, after, &key, &key_len, &value, &value_len);
+		int err = r->kv->seek(r->kv, k, n, after, WITHIN_GROUP + within, &key, &key_len, &value,
+				      &value_len);
 		uint8_t kind;
 
 		if (err < 0)
 			return err;
-		if (key_len < 3 || be16_get(key) != r->group)
+		if (key_len < 3)
 			return -ENOENT;
 		kind = ((const uint8_t *)key)[2];
 		if (visible(kind)) {
@@ -281,6 +280,8 @@ static int view_seek(struct kv *kv, const void *from, size_t len, bool after, co
 			*ret_len = value_len - PREFIX;
 			return 0;
 		}
+		if (within > 0)
+			return -ENOENT; /* all of them are hidden */
 		k[2] = (uint8_t)(kind + 1);
 		n = 3;
 		after = false;
@@ -316,7 +317,7 @@ static int index_bound(struct replica *r)
 	if (r->tombs <= REPLICA_INDEX_MAX)
 		return 0;
 	n = index_key(r, r->floor, 0, k);
-	err = kind_seek(r, 'C', k, n, false, &key, &key_len, &value, &len);
+	err = kind_seek(r, k, n, false, WITHIN_KIND, &key, &key_len, &value, &len);
 	if (err < 0)
 		return err == -ENOENT ? 0 : err;
 	if (key_len != 13)
@@ -402,8 +403,8 @@ int replica_forget(struct replica *r, uint64_t seq)
 	for (int n = 0; n < FORGET_MAX; n++) {
 		const uint8_t *key, *value;
 		size_t key_len, len;
-		int err = kind_seek(r, 'C', k, index_key(r, r->floor, 0, k), false, &key, &key_len, &value,
-				    &len);
+		int err = kind_seek(r, k, index_key(r, r->floor, 0, k), false, WITHIN_KIND, &key, &key_len,
+				    &value, &len);
 
 		if (err == -ENOENT || (err == 0 && be64_get(key + 3) > seq)) {
 			if (r->floor < MIN(seq, r->seq))

@@ -33,9 +33,10 @@ struct kv {
 		   size_t *ret_len); /* -ENOENT */
 	int (*put)(struct kv *kv, const void *key, size_t len, const void *value, size_t value_len);
 	int (*del)(struct kv *kv, const void *key, size_t len); /* 0 also when it is not there */
-	/* First key >= from (> from when after). -ENOENT at the end. */
-	int (*seek)(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
-		    size_t *ret_key_len, const void **ret, size_t *ret_len);
+	/* First key >= from (> from when after) that begins with the first `within` bytes of from. -ENOENT: there is none. (A bound that the caller checked
+	 * himself would make it look at everything deleted between there and the next key.) */
+	int (*seek)(struct kv *kv, const void *from, size_t len, bool after, size_t within,
+		    const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len);
 	void *ctx; /* of a view: its replica */
 };
 

@@ -424,13 +424,13 @@ static int remove_stripes(struct replica *r, const struct vol_ino *ino, uint32_t
 		const uint8_t *key, *value;
 		size_t key_len, len, plain;
 		bool bad;
-		int err = kind_seek(r, 'S', k, n, i > 0, &key, &key_len, &value, &len);
+		int err = kind_seek(r, k, n, i > 0, WITHIN_INO, &key, &key_len, &value, &len);
 
 		if (err == -ENOENT)
 			return 0;
 		if (err < 0)
 			return err;
-		if (key_len != n || memcmp(key, k, 27) != 0 || be32_get(key + 27) > last)
+		if (key_len != n || be32_get(key + 27) > last)
 			return 0;
 		plain = stripe_plain(value, len);
 		if (plain == 0)
@@ -689,11 +689,11 @@ static int next_stripe(struct replica *r, const struct vol_ino *ino, uint32_t in
 	const uint8_t *key, *value;
 	size_t key_len, len, n = stripe_key(r, 'S', ino, index, k);
 	struct stripe st = {.ino = *ino};
-	int err = kind_seek(r, 'S', k, n, false, &key, &key_len, &value, &len);
+	int err = kind_seek(r, k, n, false, WITHIN_INO, &key, &key_len, &value, &len);
 
 	if (err < 0)
 		return err;
-	if (key_len != n || memcmp(key, k, 27) != 0)
+	if (key_len != n)
 		return -ENOENT;
 	*ret = be32_get(key + 27);
 	return stripe_parse(r, value, len, &st);

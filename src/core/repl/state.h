@@ -67,8 +67,12 @@ size_t ino_key(const struct replica *r, uint8_t kind, const struct vol_ino *ino,
 size_t stripe_key(const struct replica *r, uint8_t kind, const struct vol_ino *ino, uint32_t index,
 		  uint8_t out[KEY_ROOM]);
 void ino_of_key(const uint8_t *key, struct vol_ino *ret); /* key with group */
-/* seek within the group and one kind: -ENOENT outside. key: with group. */
-int kind_seek(struct replica *r, uint8_t kind, const uint8_t *from, size_t len, bool after,
+/* seek among the keys that begin with the first `within` bytes of from: KIND for the group's of one kind, INO for one inode's of one kind. Keys with
+ * their group. */
+#define WITHIN_GROUP 2u
+#define WITHIN_KIND  3u
+#define WITHIN_INO   27u
+int kind_seek(struct replica *r, const uint8_t *from, size_t len, bool after, size_t within,
 	      const uint8_t **ret_key, size_t *ret_key_len, const uint8_t **ret, size_t *ret_len);
 int key_put(struct replica *r, const uint8_t *key, size_t key_len, uint64_t seq, const void *value,
 	    size_t len);

@@ -96,8 +96,8 @@ int do_where(struct tx *t)
 		struct packer w = {.p = item, .cap = sizeof(item)};
 		uint64_t seq;
 
-		r = rep->kv->seek(rep->kv, k, sizeof(k), i > 0, &key, &key_len, &value, &len);
-		if (r == -ENOENT || (r == 0 && (key_len != sizeof(k) || memcmp(key, k, 2 + KEY_INO) != 0)))
+		r = rep->kv->seek(rep->kv, k, sizeof(k), i > 0, 2 + KEY_INO, &key, &key_len, &value, &len);
+		if (r == -ENOENT || (r == 0 && key_len != sizeof(k)))
 			return 0;
 		if (r < 0 || len < 8)
 			return hard(t, r < 0 ? r : -EIO);

@@ -53,7 +53,7 @@ size_t key_intent(uint8_t *k, const uint8_t id[16]);
 size_t key_answer(uint8_t *k, uint64_t client, uint32_t slot);
 int kv_get(struct tx *t, const void *key, size_t len, const void **ret,
 	   size_t *ret_len); /* -ENOENT, or hard */
-/* First key behind `from` (or at it) that begins with prefix. -ENOENT, or hard. */
+/* First key behind `from` (or at it) that begins with prefix, as from does. -ENOENT, or hard. */
 int kv_seek(struct tx *t, const void *prefix, size_t prefix_len, const void *from, size_t len, bool after,
 	    const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len);
 int put_key(struct tx *t, const void *key, size_t len, const void *value, size_t value_len);

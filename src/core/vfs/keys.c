@@ -75,13 +75,12 @@ int kv_get(struct tx *t, const void *key, size_t len, const void **ret, size_t *
 int kv_seek(struct tx *t, const void *prefix, size_t prefix_len, const void *from, size_t len, bool after,
 	    const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len)
 {
-	int r = t->v->view.seek(&t->v->view, from, len, after, ret_key, ret_key_len, ret, ret_len);
+	int r;
 
-	if (r < 0)
-		return r == -ENOENT ? r : hard(t, r);
-	if (*ret_key_len < prefix_len || memcmp(*ret_key, prefix, prefix_len) != 0)
+	if (len < prefix_len || memcmp(from, prefix, prefix_len) != 0)
 		return -ENOENT;
-	return 0;
+	r = t->v->view.seek(&t->v->view, from, len, after, prefix_len, ret_key, ret_key_len, ret, ret_len);
+	return r == -ENOENT ? r : hard(t, r);
 }
 
 int put_key(struct tx *t, const void *key, size_t len, const void *value, size_t value_len)

@@ -225,55 +225,55 @@ static int base_next(struct bstore *b, MDB_val *k, MDB_val *v)
 	return env_errno(b, r);
 }
 
-/* The smallest key of both memory layers; the newer one's entry where both have it. */
-static const struct mem_entry *mem_layers_seek(struct bstore *b, const void *from, size_t len, bool after)
-{
-	const struct mem_entry *a = mem_seek(b->now, from, len, after), *f;
-
-	f = b->frozen ? mem_seek(b->frozen, from, len, after) : NULL;
-	if (!a || !f)
-		return a ? a : f;
-	return mem_cmp(f->key, f->key_len, a->key, a->key_len) < 0 ? f : a;
-}
-
-static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, const void **ret_key,
-		     size_t *ret_key_len, const void **ret, size_t *ret_len)
+/* Everything deleted between from and the next key is passed on the way: by steps along the leaves, not by a search for each. */
+static int keys_seek(struct kv *kv, const void *from, size_t len, bool after, size_t within,
+		     const void **ret_key, size_t *ret_key_len, const void **ret, size_t *ret_len)
 {
 	struct bstore *b = container_of(kv, struct bstore, kv);
+	struct mem_pos now, frozen = {0};
+	const struct mem_entry *a, *f = NULL;
 	MDB_val k, v;
 	int r;
 
+	ensure(within <= len);
 	if (mem_settle(b->now) < 0 || (b->frozen && mem_settle(b->frozen) < 0))
 		return -ENOMEM;
+	a = mem_seek(b->now, from, len, after, &now);
+	if (b->frozen)
+		f = mem_seek(b->frozen, from, len, after, &frozen);
 	r = base_seek(b, from, len, after, &k, &v);
 	/* Bounded: each turn passes one tombstone. */
 	for (;;) {
-		const struct mem_entry *e = mem_layers_seek(b, from, len, after);
-		int c;
+		/* The smallest key of both memory layers; the newer one's entry where both have it. */
+		int c = !f ? -1 : !a ? 1 : mem_cmp(a->key, a->key_len, f->key, f->key_len);
+		const struct mem_entry *e = c <= 0 ? a : f;
+		int d;
 
 		if (r < 0 && r != -ENOENT)
 			return r;
 		if (!e && r == -ENOENT)
 			return -ENOENT;
-		c = !e ? 1 : r == -ENOENT ? -1 : mem_cmp(e->key, e->key_len, k.mv_data, k.mv_size);
-		if (c > 0) {
+		d = !e ? 1 : r == -ENOENT ? -1 : mem_cmp(e->key, e->key_len, k.mv_data, k.mv_size);
+		if (d > 0) {
 			*ret_key = k.mv_data;
 			*ret_key_len = k.mv_size;
 			*ret = v.mv_data;
 			*ret_len = v.mv_size;
-			return 0;
-		}
-		if (e->state == MEM_VALUE) {
+		} else {
 			*ret_key = e->key;
 			*ret_key_len = e->key_len;
 			*ret = e->value;
 			*ret_len = e->value_len;
-			return 0;
 		}
-		from = e->key;
-		len = e->key_len;
-		after = true;
-		if (c == 0)
+		if (*ret_key_len < within || memcmp(*ret_key, from, within) != 0)
+			return -ENOENT;
+		if (d > 0 || e->state == MEM_VALUE)
+			return 0;
+		if (c <= 0)
+			a = mem_next(&now);
+		if (c >= 0)
+			f = mem_next(&frozen);
+		if (d == 0)
 			r = base_next(b, &k, &v);
 	}
 }

@@ -53,11 +53,12 @@ static int next_key(struct bstore *b, uint32_t group, struct bgroup *g, const ui
 	uint8_t first[2] = {(uint8_t)(group >> 8), (uint8_t)group};
 	const void *key, *value, *from = g->removed_len ? g->removed : first;
 	size_t key_len, len, from_len = g->removed_len ? g->removed_len : sizeof(first);
-	int r = b->kv.seek(&b->kv, from, from_len, g->removed_len > 0, &key, &key_len, &value, &len);
+	int r = b->kv.seek(&b->kv, from, from_len, g->removed_len > 0, sizeof(first), &key, &key_len, &value,
+			   &len);
 
 	if (r < 0)
 		return r;
-	if (key_len < 3 || memcmp(key, first, 2) != 0)
+	if (key_len < 3)
 		return -ENOENT;
 	if (key_len > sizeof(g->removed))
 		return -EIO;

@@ -268,20 +268,28 @@ struct mem_entry *mem_make(struct mem_map *m, const void *key, size_t len)
 	return e;
 }
 
-struct mem_entry *mem_seek(const struct mem_map *m, const void *from, size_t len, bool after)
+struct mem_entry *mem_next(struct mem_pos *pos)
+{
+	for (; pos->node; pos->node = pos->node->next, pos->at = 0)
+		while (pos->at < pos->node->n) {
+			struct mem_entry *e = pos->node->entry[pos->at++];
+
+			if (e->state != MEM_NONE)
+				return e;
+		}
+	return NULL;
+}
+
+struct mem_entry *mem_seek(const struct mem_map *m, const void *from, size_t len, bool after,
+			   struct mem_pos *ret_pos)
 {
 	const struct mem_node *n = m->root;
-	unsigned at;
 
 	ensure(m->n_late == 0);
 	while (!n->leaf)
 		n = n->child[below(n, from, len, true)];
-	at = below(n, from, len, after);
-	for (; n; n = n->next, at = 0)
-		for (; at < n->n; at++)
-			if (n->entry[at]->state != MEM_NONE)
-				return n->entry[at];
-	return NULL;
+	*ret_pos = (struct mem_pos){n, below(n, from, len, after)};
+	return mem_next(ret_pos);
 }
 
 int mem_walk(const struct mem_map *m, int (*fn)(void *ctx, struct mem_entry *e), void *ctx)

@@ -34,6 +34,11 @@ struct mem_map {
 	uint32_t n_late;
 };
 
+struct mem_pos { /* behind what mem_seek or mem_next returned */
+	const struct mem_node *node;
+	unsigned at;
+};
+
 /* like: room for as many entries as that one has (NULL = small), so that it need not grow in the middle of the work. */
 struct mem_map *mem_new(const struct mem_map *like);
 struct mem_map *mem_free(struct mem_map *m); /* accepts NULL, returns NULL */
@@ -44,7 +49,9 @@ struct mem_entry *mem_make(struct mem_map *m, const void *key, size_t len);
 /* Puts the newest entries in order. -ENOMEM: some of them are not, and it may be tried again. */
 int mem_settle(struct mem_map *m);
 /* These two: of a settled map. First entry with key >= from (> when after) that is not NONE; NULL at the end. */
-struct mem_entry *mem_seek(const struct mem_map *m, const void *from, size_t len, bool after);
+struct mem_entry *mem_seek(const struct mem_map *m, const void *from, size_t len, bool after,
+			   struct mem_pos *ret_pos);
+struct mem_entry *mem_next(struct mem_pos *pos); /* the next one, as long as the map has not changed */
 /* All entries in order, also NONE ones; fn stops the walk by a value other than 0, which is returned. */
 int mem_walk(const struct mem_map *m, int (*fn)(void *ctx, struct mem_entry *e), void *ctx);
 int mem_cmp(const void *a, size_t a_len, const void *b, size_t b_len);

@@ -341,14 +341,18 @@ static void test_view(void **state)
 	assert_memory_equal(value, "one", 3);
 	assert_int_equal(v.get(&v, "G", 1, &value, &len), -ENOENT);
 	assert_int_equal(v.get(&v, "E", 1, &value, &len), -ENOENT);
-	assert_int_equal(v.seek(&v, "", 0, false, &key, &key_len, &value, &len), 0);
+	assert_int_equal(v.seek(&v, "", 0, false, 0, &key, &key_len, &value, &len), 0);
 	assert_memory_equal(key, "E1", 2);
-	assert_int_equal(v.seek(&v, "E1", 2, true, &key, &key_len, &value, &len), 0);
+	assert_int_equal(v.seek(&v, "E1", 2, true, 0, &key, &key_len, &value, &len), 0);
 	assert_memory_equal(key, "Iab", 3); /* H and G are not seen */
 	assert_int_equal(len, 0);
-	assert_int_equal(v.seek(&v, "J", 1, false, &key, &key_len, &value, &len), 0);
+	assert_int_equal(v.seek(&v, "J", 1, false, 0, &key, &key_len, &value, &len), 0);
 	assert_memory_equal(key, "X", 1); /* nor S */
-	assert_int_equal(v.seek(&v, "X", 1, true, &key, &key_len, &value, &len), -ENOENT);
+	assert_int_equal(v.seek(&v, "X", 1, true, 0, &key, &key_len, &value, &len), -ENOENT);
+	assert_int_equal(v.seek(&v, "E", 1, false, 1, &key, &key_len, &value, &len), 0);
+	assert_memory_equal(key, "E1", 2);
+	assert_int_equal(v.seek(&v, "E1", 2, true, 1, &key, &key_len, &value, &len), -ENOENT);
+	assert_int_equal(v.seek(&v, "J", 1, false, 1, &key, &key_len, &value, &len), -ENOENT);
 	assert_int_equal(v.put(&v, "E", 1, "", 0), -EPERM);
 	uint32_t gen;
 	assert_int_equal(replica_slice_gen(&m.r, &n, &gen), 0);

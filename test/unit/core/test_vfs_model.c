@@ -593,8 +593,8 @@ static unsigned count_keys(struct play *y, char kind)
 			const void *key, *value;
 			size_t key_len, value_len;
 
-			if (v->view.seek(&v->view, from, len, true, &key, &key_len, &value, &value_len) < 0 ||
-			    *(const char *)key != kind)
+			if (v->view.seek(&v->view, from, len, true, 1, &key, &key_len, &value, &value_len) <
+			    0)
 				break;
 			memcpy(from, key, len = key_len);
 			n++;

@@ -188,9 +188,9 @@ static const char *compare_keys(struct kv *a, struct kv *b, uint32_t group)
 			size_t n;
 
 			do {
-				r = kv[i]->seek(kv[i], at[i], len[i], true, &key[i], &n, &value[i],
+				r = kv[i]->seek(kv[i], at[i], len[i], true, 2, &key[i], &n, &value[i],
 						&value_len[i]);
-				end[i] = r < 0 || memcmp(key[i], at[i], 2) != 0;
+				end[i] = r < 0;
 				if (!end[i]) {
 					memcpy(at[i], key[i], n);
 					len[i] = n;
