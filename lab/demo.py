@@ -16,7 +16,7 @@ from lab.util import SOURCE, LabError
 
 OUT = SOURCE / "out/demo"
 VICTIM, SURVIVORS = "b", ("a", "c")
-BEFORE_S, OFF_S, AFTER_S = 20, 30, 15
+BEFORE_S, OFF_S, AFTER_S = 30, 30, 40
 WARM_UP_S = 3  # orders placed while the machines still connect do not count in dispatch delays; in everything else they do
 T_BEFORE_S, T_BY_HAND_S, T_AFTER_S = 15, 20, 20
 LOOK_S = 0.5  # how often it is asked whether the domain that returned is well: asking costs processor time, too
@@ -198,8 +198,8 @@ def table(old, new):
         return name, get(old), get(new)
 
     def dispatch(when):
-        return both(f"order dispatch {when} the cut, p50 / p99", lambda r: " / ".join(
-            text_of(r["dispatch_ms"][when][p]) for p in ("p50", "p99")) + " ms")
+        return both(f"order dispatch {when} the cut, p50 / p99 / longest", lambda r: " / ".join(
+            text_of(r["dispatch_ms"][when][p]) for p in ("p50", "p99", "longest")) + " ms")
 
     rows = [dispatch(w) for w in ("before", "during", "after")]
     rows.append(both("state collection success", lambda r: success(r["reports"])))
@@ -281,8 +281,9 @@ def main(argv):
         return 1 if left else 0
     result = write_results(new, old)
     broken = faults(result["product"])
-    print(f"\n{table(result['traditional'], result['product'])}\n")
-    print(f"Dispatch delays leave out the first {WARM_UP_S} s, while the machines connect; all else counts from the start.")
+    print(f"\n{table(old[1], new[1])}\n")
+    print(f"Dispatch delays leave out the first {WARM_UP_S} s, while the machines connect; all else counts from the start. After the cut "
+          "lies the return of the domain, too: Galera stands still for about 0.45 s whenever a member joins.")
     print(f"The traditional system was restarted by hand after {T_BY_HAND_S} s; in life it takes about {BY_HAND_REAL_S} s, and loses as much more.")
     print(f"Result: {OUT}/result.json   Picture: {OUT}/timeline.svg   {time.monotonic() - screen.start:.0f} s in all")
     for text in broken:

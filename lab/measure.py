@@ -58,7 +58,8 @@ class Run:
             if t0 < dispatches[0][0] + self.warm_up_s * 1000:
                 continue  # the machines are still connecting
             groups["before" if t0 < self.cut_ms else "during" if t0 < end_ms else "after"].append(delay)
-        return {name: {"p50": rounded(percentile(v, 50)), "p99": rounded(percentile(v, 99)), "n": len(v)} for name, v in groups.items()}
+        return {name: {"p50": rounded(percentile(v, 50)), "p99": rounded(percentile(v, 99)), "longest": rounded(max(v, default=None)),
+                       "n": len(v)} for name, v in groups.items()}
 
     def orders(self):
         """Acknowledged orders that one of the members does not have, or has twice, or that a machine took twice."""

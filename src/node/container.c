@@ -328,6 +328,20 @@ static void run_post_start(struct container *c)
 		hook_free(h);
 }
 
+/* As Kubernetes does: a pod counts for what its containers ask for, and all pods together for the machine's processors, so that they get their
+ * part beside the machine's own processes, of which each counts for one. */
+static void weigh(const struct pod *p)
+{
+	const json_t *container;
+	int64_t millis = 0;
+	size_t i;
+
+	json_array_foreach (js_get(p->obj, "spec.containers"), i, container)
+		millis += oci_cpu_millis(container);
+	cgroup_set_shares(p->cgroup, oci_shares(millis));
+	cgroup_set_shares(p->a->s.cgroup_parent, oci_shares(1000 * MAX(sysconf(_SC_NPROCESSORS_ONLN), 1)));
+}
+
 bool container_refresh(struct container *c)
 {
 	enum container_state before = c->state;
@@ -342,6 +356,7 @@ bool container_refresh(struct container *c)
 			c->state = CONTAINER_RUNNING;
 			container_set_reason(c, NULL, NULL);
 			c->pod->a->starts++;
+			weigh(c->pod);
 			if (!js_get(container_spec(c), "startupProbe"))
 				c->started = true;
 			container_save(c);

@@ -308,17 +308,27 @@ static int64_t quantity(const json_t *container, const char *list, const char *n
 	return milli;
 }
 
+int64_t oci_cpu_millis(const json_t *container)
+{
+	int64_t cpu = quantity(container, "resources.requests", "cpu");
+
+	return cpu ? cpu : quantity(container, "resources.limits", "cpu");
+}
+
+int64_t oci_shares(int64_t cpu_millis)
+{
+	return CLAMP(cpu_millis * 1024 / 1000, 2, 262144);
+}
+
 static json_t *resources_new(const struct oci_input *in, bool privileged)
 {
-	int64_t cpu = quantity(in->container, "resources.requests", "cpu");
+	int64_t cpu = oci_cpu_millis(in->container);
 	int64_t cpu_max = quantity(in->container, "resources.limits", "cpu");
 	int64_t memory = quantity(in->container, "resources.limits", "memory") / 1000;
 	json_t *cpu_json = json_object();
 	json_t *r = json_pack("{s:{s:i}}", "pids", "limit", PIDS_MAX);
 
-	if (cpu == 0)
-		cpu = cpu_max;
-	json_object_set_new(cpu_json, "shares", json_integer(CLAMP(cpu * 1024 / 1000, 2, 262144)));
+	json_object_set_new(cpu_json, "shares", json_integer(oci_shares(cpu)));
 	if (cpu_max > 0) {
 		json_object_set_new(cpu_json, "quota",
 				    json_integer(MAX(cpu_max * CPU_PERIOD_US / 1000, 1000)));

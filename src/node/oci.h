@@ -25,3 +25,7 @@ struct oci_input {
 
 /* New reference; -EINVAL (bad user, nothing to run) with a text. */
 int oci_config_new(const struct oci_input *in, json_t **ret, struct err *e);
+/* What a container asks for, in thousandths of a processor: its request, else its limit; 0 = nothing. */
+int64_t oci_cpu_millis(const json_t *container);
+/* The same as a control group's relative weight (cpu.shares): 1,024 a processor, 2 at least. */
+int64_t oci_shares(int64_t cpu_millis);

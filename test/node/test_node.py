@@ -170,6 +170,8 @@ class NodeTest(unittest.TestCase):
             self.assertEqual(read(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"), str(40 << 20))
             self.assertEqual(read(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us"), "50000")
             self.assertEqual(read(f"/sys/fs/cgroup/cpu{path}/cpu.shares"), "102")
+            self.assertEqual(read(f"/sys/fs/cgroup/cpu{os.path.dirname(path)}/cpu.shares"), "102", "the pod beside other pods")
+            self.assertEqual(read(f"/sys/fs/cgroup/cpu{CGROUP}/a1/cpu.shares"), str(1024 * os.cpu_count()), "all pods beside the machine's own")
         else:
             self.assertEqual(read(f"/sys/fs/cgroup{path}/memory.max"), str(40 << 20))
 
