@@ -166,7 +166,7 @@ static void provider_options(struct db *d, struct buf *b)
 		 (double)d->s.inactive_ms / 1e3);
 	buf_addf(b,
 		 "evs.install_timeout=PT%.3fS;evs.inactive_check_period=PT0.1S;evs.join_retrans_period=PT0."
-		 "3S;",
+		 "1S;",
 		 (double)d->s.inactive_ms / 1e3);
 	/* windows: with the defaults (4 and 2) a link of 5 ms carries 200-400 messages a second */
 	buf_adds(b, "evs.send_window=512;evs.user_send_window=256;gmcast.time_wait=PT1S;gmcast.peer_timeout="

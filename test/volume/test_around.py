@@ -12,7 +12,7 @@ from test.volume.cluster import VolumeCluster
 
 PAGE = 4096
 PAGES = 1024  # 4 MiB: 32 blocks of 128 KiB, which are worth it after 16 reads
-SECONDS = 8
+SECONDS = 3
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
