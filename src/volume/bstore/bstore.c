@@ -419,9 +419,9 @@ int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err 
 	b->o.node = o->node;
 	r = b->now ? open_all(b, e) : -ENOMEM;
 	b->o.node = NULL;
-	if (r == 0 && (worker_start(&b->syncer, b, sync_thread) < 0 ||
-		       worker_start(&b->checkpointer, b, checkpoint_thread) < 0 ||
-		       worker_start(&b->writeback, b, writeback_thread) < 0))
+	if (r == 0 && (worker_start(&b->syncer, b, sync_thread, sync_reap) < 0 ||
+		       worker_start(&b->checkpointer, b, checkpoint_thread, checkpoint_reap) < 0 ||
+		       worker_start(&b->writeback, b, writeback_thread, NULL) < 0))
 		r = err_set(e, -EAGAIN, "cannot start the store's threads");
 	if (r < 0) {
 		b->failed = r;

@@ -94,7 +94,6 @@ void checkpoint_thread(struct bstore *b)
 		j->garbage = mem_free(j->garbage);
 	else
 		write_checkpoint(b, j);
-	mailbox_post(b->mailbox, (mailbox_fn)checkpoint_reap, b);
 }
 
 /* ---- the loop thread ---- */

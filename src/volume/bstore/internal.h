@@ -223,10 +223,12 @@ struct worker { /* one thread, one job at a time */
 	pthread_cond_t cond;
 	enum job_state state;
 	bool stop;
-	void (*run)(struct bstore *b);
+	void (*run)(struct bstore *b), (*reap)(struct bstore *b);
 	struct bstore *b;
 };
-int worker_start(struct worker *w, struct bstore *b, void (*run)(struct bstore *b));
+/* reap is called on the loop when a job is over (and can be taken); NULL: somebody looks. */
+int worker_start(struct worker *w, struct bstore *b, void (*run)(struct bstore *b),
+		 void (*reap)(struct bstore *b));
 void worker_give(struct worker *w);
 bool worker_busy(struct worker *w);
 bool worker_take(struct worker *w, bool wait); /* true: a job was done and is the loop's again */

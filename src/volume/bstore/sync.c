@@ -25,14 +25,21 @@ static void *worker_main(void *arg)
 		pthread_mutex_lock(&w->lock);
 		w->state = JOB_DONE;
 		pthread_cond_broadcast(&w->cond);
+		if (!w->reap)
+			continue;
+		pthread_mutex_unlock(
+			&w->lock); /* told behind the state: a loop that is quicker would find nothing to take */
+		mailbox_post(w->b->mailbox, (mailbox_fn)w->reap, w->b);
+		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
-int worker_start(struct worker *w, struct bstore *b, void (*run)(struct bstore *b))
+int worker_start(struct worker *w, struct bstore *b, void (*run)(struct bstore *b),
+		 void (*reap)(struct bstore *b))
 {
-	*w = (struct worker){.run = run, .b = b};
+	*w = (struct worker){.run = run, .reap = reap, .b = b};
 	ensure(pthread_mutex_init(&w->lock, NULL) == 0 && pthread_cond_init(&w->cond, NULL) == 0);
 	if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
 		return -EAGAIN;
@@ -160,7 +167,6 @@ void sync_give_back_log(struct bstore *b, struct sync_job *j)
 void sync_thread(struct bstore *b)
 {
 	sync_run(b, &b->sync);
-	mailbox_post(b->mailbox, (mailbox_fn)sync_reap, b);
 }
 
 /* ---- waiters ---- */
