@@ -18,6 +18,12 @@ int64_t rollout_sum(const struct rollout *r, const char *path, bool old_only)
 	return sum;
 }
 
+/* A set that was just told to shrink still reports the pods that go. */
+static int64_t available_of(const json_t *rs)
+{
+	return MIN(js_int(rs, "status.availableReplicas", 0), js_int(rs, "spec.replicas", 0));
+}
+
 void rollout_scale_set(struct rollout *r, json_t *rs, int64_t to)
 {
 	int64_t from = js_int(rs, "spec.replicas", 0);
@@ -63,7 +69,7 @@ static bool shrink_unhealthy(struct rollout *r, int64_t allowed)
 
 		if (r->sets[i] == r->newest || !size)
 			continue;
-		sick = size - js_int(r->sets[i], "status.availableReplicas", 0);
+		sick = size - available_of(r->sets[i]);
 		by = MIN(sick, allowed);
 		if (by <= 0)
 			continue;
@@ -77,13 +83,13 @@ static bool shrink_unhealthy(struct rollout *r, int64_t allowed)
 static void shrink_old(struct rollout *r)
 {
 	int64_t total = rollout_sum(r, "spec.replicas", false), least = r->replicas - r->unavailable;
-	int64_t new_missing =
-		js_int(r->newest, "spec.replicas", 0) - js_int(r->newest, "status.availableReplicas", 0);
-	int64_t allowed = total - least - new_missing, spare;
+	int64_t new_missing = js_int(r->newest, "spec.replicas", 0) - available_of(r->newest);
+	int64_t allowed = total - least - new_missing, spare = -least;
 
 	if (allowed <= 0 || shrink_unhealthy(r, allowed))
 		return;
-	spare = rollout_sum(r, "status.availableReplicas", false) - least;
+	for (size_t i = 0; i < r->n; i++)
+		spare += available_of(r->sets[i]);
 	for (size_t i = 0; i < r->n && spare > 0; i++) {
 		int64_t size = js_int(r->sets[i], "spec.replicas", 0), by = MIN(size, spare);
 

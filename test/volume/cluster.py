@@ -24,6 +24,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import unittest
 from pathlib import Path
 
 from lab.util import KUAYU, LabError, die_with_parent, run, wait_for, with_log
@@ -486,3 +487,20 @@ def free_port(address="127.0.0.1"):
     with socket.socket() as s:
         s.bind((address, 0))
         return s.getsockname()[1]
+
+
+class ClusterTest(unittest.TestCase):
+    """Three bricks, three copies, for all tests of a class; mounts() makes what they need of it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = VolumeCluster()
+        try:
+            cls.mounts()
+        except BaseException:
+            cls.cluster.close(quiet=True)
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.close()

@@ -9,24 +9,15 @@ import time
 import unittest
 
 from lab.util import KUAYU
-from test.volume.cluster import VolumeCluster
+from test.volume.cluster import ClusterTest, VolumeCluster
 
 
-class Commands(unittest.TestCase):
+class Commands(ClusterTest):
     """Three bricks, three copies."""
 
     @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster()
-        try:
-            cls.mount = cls.cluster.mount()
-        except BaseException:
-            cls.cluster.close(quiet=True)
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
+    def mounts(cls):
+        cls.mount = cls.cluster.mount()
 
     def refused(self, *words):
         p = self.cluster.kuayu("volume", *words, check=False)

@@ -16,26 +16,17 @@ import unittest
 from pathlib import Path
 
 from lab.util import KUAYU, wait_for
-from test.volume.cluster import VolumeCluster, is_mounted
+from test.volume.cluster import ClusterTest, VolumeCluster, is_mounted
 
 ROUNDS = 200
 
 
-class TwoMounts(unittest.TestCase):
+class TwoMounts(ClusterTest):
     """Three bricks, three copies, two mounts a and b."""
 
     @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster()
-        try:
-            cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
-        except BaseException:
-            cls.cluster.close(quiet=True)
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
+    def mounts(cls):
+        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
 
     def setUp(self):
         self.name = self.id().rsplit(".", 1)[1]
