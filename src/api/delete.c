@@ -129,6 +129,9 @@ static int delete_once(struct call *c, const struct delete_options *o, bool gues
 
 int delete_one(struct call *c, const struct delete_options *o, json_t **ret, bool *ret_gone)
 {
+	if (strategy_protected(c->kind, c->name))
+		return fail(c, 403, "Forbidden", "%s \"%s\" is forbidden: this %s may not be deleted",
+			    c->kind->plural, c->name, c->kind->singular);
 	for (int i = 0; i < CAS_TRIES_MAX; i++) {
 		int r = delete_once(c, o, i == 0 && !c->dry_run, ret, ret_gone);
 

@@ -87,10 +87,12 @@ static void add_kind(json_t *list, const struct model_kind *k)
 	static const char *const change[] = {"get", "patch", "update", NULL},
 				 *const create[] = {"create", NULL}, *const get[] = {"get", NULL},
 				 *const update[] = {"update", NULL};
-	bool core = !*k->group;
+	static const char *const no_collection[] = {"create", "delete", "get",	 "list",
+						    "patch",  "update", "watch", NULL};
+	bool core = !*k->group, namespaces = core && streq(k->plural, "namespaces");
 	json_t *r = json_pack("{ss ss sb ss so}", "name", k->plural, "singularName",
 			      k->singular ? k->singular : "", "namespaced", k->namespaced, "kind", k->kind,
-			      "verbs", strings_new(all));
+			      "verbs", strings_new(namespaces ? no_collection : all));
 
 	if (k->short_names)
 		json_object_set_new(r, "shortNames", strings_new(k->short_names));
@@ -106,7 +108,7 @@ static void add_kind(json_t *list, const struct model_kind *k)
 		add_sub(list, k, "eviction", "Eviction", "policy", "v1", create);
 		add_sub(list, k, "log", "Pod", NULL, NULL, get);
 	}
-	if (core && streq(k->plural, "namespaces"))
+	if (namespaces)
 		add_sub(list, k, "finalize", "Namespace", NULL, NULL, update);
 }
 

@@ -95,6 +95,7 @@ int fail_invalid(struct call *c, json_t *causes); /* takes over causes */
 int fail_store(struct call *c, int r, const struct err *e);
 json_t *status_new(int code, const char *reason, const char *message);
 void warn(struct call *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void warn_of(struct call *c, const json_t *obj); /* of what is not fully carried out */
 void reply_failure(struct call *c);
 void reply_object(struct call *c, json_t *obj); /* in the form the client asked for */
 void reply_raw_text(struct call *c, int status, const char *text, size_t len);
@@ -249,14 +250,18 @@ int delete_one(struct call *c, const struct delete_options *o, json_t **ret, boo
 /* ---- strategy.c: what kinds want beyond the schema ---- */
 void strategy_create(struct call *c, json_t *obj);
 void strategy_update(struct call *c, const json_t *cur, json_t *obj);
+/* An object that is never deleted. */
+bool strategy_protected(const struct model_kind *k, const char *name);
 int64_t strategy_grace(const struct model_kind *k, const json_t *obj, int64_t asked);
 
-/* ---- service_ip.c ---- */
+/* ---- service_alloc.c ---- */
 int service_net_parse(struct api *api, struct err *e);
-bool service_wants_ip(const json_t *svc);
-/* Creates a Service with an address of its own (or the one it asks for), in one transaction. As object_commit. */
-int service_commit_create(struct call *c, const char *key, json_t *svc);
-char *service_ip_key(const char *ip);
+/* As object_commit, for a Service: with an address and node ports of its own (or those it asks for), given back and taken in the same
+ * transaction. cur NULL = it is created. */
+int service_commit(struct call *c, const char *key, const json_t *cur, json_t *svc, int64_t expect);
+/* Deletions of what svc holds; their keys are the caller's to free. Returns how many. */
+#define SERVICE_HOLDS_MAX 31
+size_t service_release(const json_t *svc, struct store_op *ops, size_t room);
 
 /* ---- keeper.c: health of the store, default objects, own endpoint, compaction ---- */
 struct keeper *keeper_new(struct api *api);
@@ -265,6 +270,9 @@ int event_lease(struct api *api, int64_t *ret, struct err *e);
 
 /* ---- namespaces.c (keeper thread) ---- */
 void namespaces_end(struct api *api);
+
+/* ---- reviews.c (loop thread) ---- */
+bool reviews(struct call *c, const char *path); /* true = it was one, and is answered */
 
 /* ---- logs.c (loop thread) ---- */
 void log_begin(struct call *c);

@@ -141,7 +141,8 @@ static void make_defaults(struct keeper *k)
 				     "protocol", "TCP"));
 		r = create(k->api, services, "default", o);
 	}
-	k->api->defaults_there = r == 0;
+	if (r == 0)
+		k->api->defaults_there = true;
 }
 
 /* ---- servers that are alive ---- */
@@ -270,8 +271,7 @@ static void *run_keep(void *arg)
 
 		if (!cache_ready(k->api->cache))
 			continue;
-		if (!k->api->defaults_there)
-			make_defaults(k);
+		make_defaults(k); /* default/kubernetes comes back when it was deleted */
 		r = k->api->defaults_there ? keep_endpoints(k, &e) : 0;
 		if (r < 0 && !failing)
 			log_warn("own endpoint: %s", e.text);

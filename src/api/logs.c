@@ -58,6 +58,8 @@ static void on_done(void *ctx, int status, const char *body, size_t len, const c
 		http_reply(l->call->http, 200, "text/plain", body, len, NULL);
 		free_stream(l);
 	} else {
+		while (body && len && body[len - 1] == '\n')
+			len--;
 		if (status == 400 || status == 404)
 			fail(l->call, 400, "BadRequest", "%.*s", (int)MIN(len, (size_t)500),
 			     body ? body : "");
@@ -97,18 +99,33 @@ static const char *node_address(struct api *api, const char *node, struct obj **
 	return NULL;
 }
 
+static void names_of(const json_t *containers, struct buf *out)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach ((json_t *)containers, i, one)
+		buf_addf(out, "%s%s", out->len ? " " : "", js_str_or(one, "name", ""));
+}
+
 /* The container asked for, or the only one. */
 static const char *container_of_pod(struct call *c, const json_t *pod)
 {
 	static const char *const lists[] = {"spec.containers", "spec.initContainers"};
 	const char *asked = http_req_query(c->http, "container");
+	_cleanup_buf_ struct buf names = {.limit = 4096}, init = {.limit = 4096};
 	const json_t *one;
 	size_t i;
 
 	if (!asked || !*asked) {
 		if (json_array_size(js_get(pod, "spec.containers")) == 1)
 			return js_str(json_array_get(js_get(pod, "spec.containers"), 0), "name");
-		fail(c, 400, "BadRequest", "a container name must be specified for pod %s", c->name);
+		names_of(js_get(pod, lists[0]), &names);
+		names_of(js_get(pod, lists[1]), &init);
+		fail(c, 400, "BadRequest",
+		     "a container name must be specified for pod %s, choose one of: [%s]%s%s%s", c->name,
+		     names.len ? names.data : "", init.len ? " or one of the init containers: [" : "",
+		     init.len ? init.data : "", init.len ? "]" : "");
 		return NULL;
 	}
 	for (size_t l = 0; l < ARRAY_SIZE(lists); l++)

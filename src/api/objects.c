@@ -104,18 +104,19 @@ int object_commit(struct call *c, const char *key, json_t *obj, int64_t expect, 
 int object_remove(struct call *c, const char *key, const json_t *obj, int64_t expect)
 {
 	struct store_cmp cmp = {key, expect};
-	struct store_op ops[2] = {{.type = STORE_DELETE, .key = key}};
-	const char *ip = is_kind(c, "services") ? js_str(obj, "spec.clusterIP") : NULL;
-	_cleanup_free_ char *ip_key = ip && *ip && !streq(ip, "None") ? service_ip_key(ip) : NULL;
+	struct store_op ops[1 + SERVICE_HOLDS_MAX] = {{.type = STORE_DELETE, .key = key}};
 	struct err e = {0};
+	size_t n = 1;
 	int64_t rev;
 	int r;
 
 	if (c->dry_run)
 		return 0;
-	if (ip_key)
-		ops[1] = (struct store_op){.type = STORE_DELETE, .key = ip_key};
-	r = store_txn(c->api->store, &cmp, 1, ops, ip_key ? 2 : 1, &rev, &e);
+	if (is_kind(c, "services"))
+		n += service_release(obj, ops + 1, SERVICE_HOLDS_MAX);
+	r = store_txn(c->api->store, &cmp, 1, ops, n, &rev, &e);
+	for (size_t i = 1; i < n; i++)
+		free((char *)ops[i].key);
 	if (r == -EEXIST)
 		return r;
 	return r < 0 ? fail_store(c, r, &e) : 0;
@@ -288,6 +289,8 @@ static int prepare_create(struct call *c, json_t *obj)
 	if (model_validate(c->kind, obj, NULL, &causes) < 0)
 		return fail_invalid(c, causes);
 	json_decref(causes);
+	if (c->http)
+		warn_of(c, obj);
 	return 0;
 }
 
@@ -309,8 +312,8 @@ static int commit_create(struct call *c, json_t *obj)
 		store_kv_done(&kv);
 		return r == 0 ? -EEXIST : r == -ENOENT ? 0 : fail_store(c, r, &e);
 	}
-	if (is_kind(c, "services") && service_wants_ip(obj))
-		return service_commit_create(c, key, obj);
+	if (is_kind(c, "services"))
+		return service_commit(c, key, NULL, obj, 0);
 	return object_commit(c, key, obj, 0, NULL);
 }
 
@@ -362,7 +365,8 @@ static int modify_once(struct call *c, change_fn change, void *ctx, bool guess, 
 	if (released(c, obj))
 		r = object_remove(c, key, cur, rev);
 	else if (!json_equal(cur, obj))
-		r = object_commit(c, key, obj, rev, NULL);
+		r = is_kind(c, "services") ? service_commit(c, key, cur, obj, rev)
+					   : object_commit(c, key, obj, rev, NULL);
 	else
 		r = guess ? -EEXIST : 0;
 	if (r == 0)

@@ -327,7 +327,18 @@ static int list_first(struct call *c, const struct filter *f, size_t limit)
 		return fail(c, 422, "Invalid",
 			    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless "
 			    "resourceVersion is provided");
-	if (streq(match, "Exact") && rev > 0) {
+	if (match && *match && !streq(match, "Exact") && !streq(match, "NotOlderThan"))
+		return fail(
+			c, 422, "Invalid",
+			"resourceVersionMatch: Unsupported value: \"%.50s\": supported values: \"Exact\", "
+			"\"NotOlderThan\"",
+			match);
+	if (streq(match, "Exact") && rev == 0)
+		return fail(
+			c, 422, "Invalid",
+			"resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for "
+			"resourceVersion \"0\"");
+	if (streq(match, "Exact")) {
 		r = list_store(c, c->kind, c->ns, NULL, rev, 0, &l, NULL);
 	} else if (rev < 0) {
 		r = list_now(c, c->kind, c->ns, &l);

@@ -209,7 +209,42 @@ static void (*runner(const struct call *c))(struct call *)
 		[VERB_DELETE] = run_delete, [VERB_DELETECOLLECTION] = run_deletecollection,
 	};
 
+	if (c->verb == VERB_DELETECOLLECTION && streq(c->kind->plural, "namespaces"))
+		return NULL; /* as Kubernetes: one by one */
 	return c->sub ? sub_runner(c) : by_verb[c->verb];
+}
+
+/* Nothing serves it: says what is missing where Kubernetes would have it. */
+static void fail_no_runner(struct call *c)
+{
+	static const char *const known[] = {"status", "scale", "finalize", "binding", "eviction", "log"};
+	bool offered = !c->sub;
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		offered |= streq(c->sub, known[i]);
+	if (offered)
+		fail(c, 405, "MethodNotAllowed",
+		     "the server does not allow this method on the requested resource");
+	else
+		fail(c, 405, "MethodNotAllowed", "kuayu does not offer %s/%s", c->kind->plural, c->sub);
+}
+
+static void fail_no_path(struct call *c, const char *path)
+{
+	_cleanup_strv_ char **p = strv_split(path, '/', false);
+	size_t n = strv_len(p), at = 3;
+
+	c->kind = NULL;
+	if (n >= 4 && streq(p[0], "apis")) {
+		if (n >= 6 && streq(p[3], "namespaces"))
+			at = 5;
+		fail(c, 404, "NotFound",
+		     "the server could not find the requested resource: kuayu does not offer %.100s in "
+		     "%.100s/%.100s",
+		     p[at], p[1], p[2]);
+	} else {
+		fail(c, 404, "NotFound", "the server could not find the requested resource");
+	}
 }
 
 static int admit(struct call *c)
@@ -227,8 +262,7 @@ static void serve(struct call *c, const char *path)
 	void (*run)(struct call *);
 
 	if (parse_path(c, path) < 0) {
-		c->kind = NULL;
-		fail(c, 404, "NotFound", "the server could not find the requested resource");
+		fail_no_path(c, path);
 		end_failed(c);
 		return;
 	}
@@ -239,8 +273,7 @@ static void serve(struct call *c, const char *path)
 	negotiate(c);
 	run = runner(c);
 	if (!run) {
-		fail(c, 405, "MethodNotAllowed",
-		     "the server does not allow this method on the requested resource");
+		fail_no_runner(c);
 		end_failed(c);
 	} else if (run == watch_begin || run == log_begin) {
 		run(c);
@@ -280,7 +313,7 @@ void route(void *ctx, struct http_req *r)
 	}
 	if (streq(path, "/metrics")) {
 		metrics_reply(api, r);
-	} else if (!discovery(api, r)) {
+	} else if (!reviews(c, path) && !discovery(api, r)) {
 		serve(c, path);
 		return;
 	}

@@ -129,6 +129,8 @@ void warn(struct call *c, const char *fmt, ...)
 {
 	_cleanup_free_ char *text = NULL;
 	va_list ap;
+	json_t *w;
+	size_t i;
 
 	va_start(ap, fmt);
 	if (vasprintf(&text, fmt, ap) < 0)
@@ -136,8 +138,21 @@ void warn(struct call *c, const char *fmt, ...)
 	va_end(ap);
 	if (!c->warnings)
 		c->warnings = json_array();
+	json_array_foreach (c->warnings, i, w)
+		if (streq(json_string_value(w), text))
+			return; /* a write that was tried again */
 	if (text && json_array_size(c->warnings) < WARNINGS_MAX)
 		json_array_append_new(c->warnings, json_string(text));
+}
+
+void warn_of(struct call *c, const json_t *obj)
+{
+	_cleanup_json_ json_t *texts = model_warnings_new(c->kind, obj);
+	json_t *t;
+	size_t i;
+
+	json_array_foreach (texts, i, t)
+		warn(c, "%s", json_string_value(t));
 }
 
 /* ---- answers ---- */

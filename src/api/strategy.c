@@ -75,28 +75,95 @@ void strategy_create(struct call *c, json_t *obj)
 	}
 }
 
-/* A Service keeps its address when a client leaves it out. */
-static void keep_service_ip(const json_t *cur, json_t *obj)
+static bool is_outside(const json_t *svc)
+{
+	const char *type = js_str_or(svc, "spec.type", "");
+
+	return streq(type, "NodePort") || streq(type, "LoadBalancer");
+}
+
+static const json_t *port_like(const json_t *ports, const json_t *port)
+{
+	json_t *p;
+	size_t i;
+
+	json_array_foreach ((json_t *)ports, i, p)
+		if (js_int(p, "port", 0) == js_int(port, "port", 0) &&
+		    streq(js_str_or(p, "protocol", "TCP"), js_str_or(port, "protocol", "TCP")))
+			return p;
+	return NULL;
+}
+
+/* A Service keeps its addresses and node ports when a client leaves them out. */
+static void keep_service_values(const json_t *cur, json_t *obj)
 {
 	static const char *const paths[] = {"spec.clusterIP", "spec.clusterIPs", "spec.ipFamilies",
 					    "spec.ipFamilyPolicy"};
+	json_t *p;
+	size_t i;
 
-	if (streq(js_str(obj, "spec.type"), "ExternalName") || *js_str_or(obj, "spec.clusterIP", ""))
-		return;
-	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-		if (js_get(cur, paths[i]))
-			js_set_new(obj, paths[i], json_incref(js_get(cur, paths[i])));
+	if (!streq(js_str(obj, "spec.type"), "ExternalName") && !*js_str_or(obj, "spec.clusterIP", ""))
+		for (i = 0; i < ARRAY_SIZE(paths); i++)
+			if (js_get(cur, paths[i]))
+				js_set_new(obj, paths[i], json_incref(js_get(cur, paths[i])));
+	json_array_foreach (is_outside(cur) && is_outside(obj) ? js_get(obj, "spec.ports") : NULL, i, p) {
+		const json_t *was = port_like(js_get(cur, "spec.ports"), p);
+
+		if (!js_int(p, "nodePort", 0) && js_int(was, "nodePort", 0))
+			json_object_set(p, "nodePort", json_object_get(was, "nodePort"));
+	}
+}
+
+static void drop_if_same(const json_t *cur, json_t *obj, const char *path)
+{
+	if (js_get(obj, path) && js_get(cur, path) && json_equal(js_get(obj, path), js_get(cur, path)))
+		js_del(obj, path);
+}
+
+/* What belongs to the former type goes with it, unless the client changed it: as Kubernetes, so that a patch of the type alone is valid. */
+static void drop_service_values(const json_t *cur, json_t *obj)
+{
+	static const char *const of_address[] = {"spec.clusterIP", "spec.clusterIPs", "spec.ipFamilies",
+						 "spec.ipFamilyPolicy", "spec.internalTrafficPolicy"};
+	const char *was = js_str_or(cur, "spec.type", ""), *now = js_str_or(obj, "spec.type", "");
+	json_t *p;
+	size_t i;
+
+	if (streq(now, "ExternalName") && !streq(was, now))
+		for (i = 0; i < ARRAY_SIZE(of_address); i++)
+			drop_if_same(cur, obj, of_address[i]);
+	if (is_outside(cur) && !is_outside(obj)) {
+		drop_if_same(cur, obj, "spec.externalTrafficPolicy");
+		json_array_foreach (js_get(obj, "spec.ports"), i, p) {
+			const json_t *before = port_like(js_get(cur, "spec.ports"), p);
+
+			if (js_int(p, "nodePort", 0) == js_int(before, "nodePort", 0))
+				json_object_del(p, "nodePort");
+		}
+	}
+	if (streq(was, "LoadBalancer") && !streq(now, was))
+		drop_if_same(cur, obj, "spec.allocateLoadBalancerNodePorts");
 }
 
 void strategy_update(struct call *c, const json_t *cur, json_t *obj)
 {
 	const char *p = c->kind->plural;
 
-	if (streq(p, "services"))
-		keep_service_ip(cur, obj);
-	else if (streq(p, "namespaces") && js_get(cur, "spec.finalizers"))
+	if (streq(p, "services")) {
+		keep_service_values(cur, obj);
+		drop_service_values(cur, obj);
+	} else if (streq(p, "namespaces") && js_get(cur, "spec.finalizers")) {
 		js_set_new(obj, "spec.finalizers",
 			   json_incref(js_get(cur, "spec.finalizers"))); /* by finalize only */
+	}
+}
+
+bool strategy_protected(const struct model_kind *k, const char *name)
+{
+	/* The platform itself lives in them: without their Leases every node is given up, and its singletons stop. */
+	static const char *const names[] = {"default", "kube-system", "kube-public", "kube-node-lease", NULL};
+
+	return streq(k->plural, "namespaces") && one_of(name, names);
 }
 
 int64_t strategy_grace(const struct model_kind *k, const json_t *obj, int64_t asked)

@@ -8,6 +8,7 @@
 
 #define BATCH	      128
 #define TICK_MS	      250
+#define AHEAD_MS      3000 /* a client may be ahead of this server so long */
 #define BOOKMARK_MS   1000
 #define TIMEOUT_MIN_S 1800 /* of watches that name none; as Kubernetes, up to twice that */
 
@@ -20,7 +21,7 @@ struct watcher {
 	int64_t min_rev; /* events up to it are known to the client */
 	int64_t sent_rev;
 	bool bookmarks, initial, ended;
-	uint64_t bookmark_at_ms, until_ms;
+	uint64_t bookmark_at_ms, until_ms, ahead_until_ms;
 };
 
 struct watches {
@@ -205,11 +206,22 @@ void watches_changed(void *ctx)
 		api->watches->posted = false; /* the timer pumps too */
 }
 
+/* The client has seen what this server's store never had (it was reset): it would wait for ever. */
+static void too_large(struct watcher *w, int64_t rev)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "Too large resource version: %lld, current: %lld", (long long)w->min_rev,
+		 (long long)rev);
+	write_error(w, 504, "Timeout", text);
+}
+
 static void on_tick(void *ctx)
 {
 	struct watches *all = ctx;
 	bool alive = api_store_alive(all->api);
 	bool fresh = alive && cache_silent_ms(all->api->cache) < 2 * BOOKMARK_MS + TICK_MS;
+	int64_t rev = cache_rev(all->api->cache);
 	uint64_t now = clock_ms();
 
 	for (struct watcher *w = all->first; w; w = w->next) {
@@ -220,6 +232,8 @@ static void on_tick(void *ctx)
 			continue;
 		}
 		pump(w);
+		if (!w->ended && fresh && now > w->ahead_until_ms && w->min_rev > rev)
+			too_large(w, rev);
 		if (!w->ended && w->bookmarks && fresh && now >= w->bookmark_at_ms)
 			write_bookmark(w, false);
 	}
@@ -271,6 +285,7 @@ static void begin(struct call *c, int64_t rev, bool current)
 	w->bookmarks = query_true(c, "allowWatchBookmarks");
 	w->initial = query_true(c, "sendInitialEvents");
 	w->until_ms = clock_ms() + time_limit_ms(c);
+	w->ahead_until_ms = clock_ms() + AHEAD_MS;
 	w->next = all->first;
 	if (w->next)
 		w->next->prev = w;

@@ -186,6 +186,8 @@ int prepare_update(struct call *c, const json_t *cur, json_t *obj)
 	if (model_validate(c->kind, obj, cur, &causes) < 0)
 		return fail_invalid(c, causes);
 	json_decref(causes);
+	if (c->http && !same_spec(cur, obj))
+		warn_of(c, obj);
 	return 0;
 }
 
@@ -363,6 +365,7 @@ static int change_scale(struct call *c, const json_t *cur, json_t **ret, void *c
 	const struct scale_change *s = ctx;
 	_cleanup_json_ json_t *now = scale_new(cur), *want = NULL, *obj = json_deep_copy(cur);
 	struct err e = {0};
+	const json_t *value;
 	const char *rev;
 	int64_t n;
 	int r = 0;
@@ -375,9 +378,20 @@ static int change_scale(struct call *c, const json_t *cur, json_t **ret, void *c
 		r = model_patch_merge(now, s->patch->body, &want, &e);
 	if (r < 0)
 		return fail(c, 422, "Invalid", "the patch cannot be applied: %s", e.text);
+	if (!json_is_object(want))
+		return fail(c, 422, "Invalid", "the patch leaves no object");
 	rev = js_str_or(want, "metadata.resourceVersion", "");
 	if (*rev && !streq(rev, js_str_or(cur, "metadata.resourceVersion", "")))
 		return fail_conflict(c, NULL);
+	value = js_get(want, "spec.replicas"); /* missing = 0: clients leave zeros out */
+	if (value && !json_is_integer(value)) {
+		_cleanup_free_ char *text = js_text(value);
+
+		return fail_invalid(
+			c, json_pack("[{ss so ss}]", "reason", "FieldValueTypeInvalid", "message",
+				     json_sprintf("Invalid value: %s: must be a number of 32 bits", text),
+				     "field", "spec.replicas"));
+	}
 	n = js_int(want, "spec.replicas", 0);
 	if (n < 0 || n > INT32_MAX)
 		return fail_invalid(c, json_pack("[{ss ss ss}]", "reason", "FieldValueInvalid", "message",

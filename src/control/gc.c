@@ -2,7 +2,8 @@
 /* Garbage collection by ownerReferences, as Kubernetes does it:
  *   background  an object whose owners are all gone is deleted; that they are gone is asked of the API first, because
  *               two caches may show dependents before their owner;
- *   foreground  an owner with the finalizer foregroundDeletion goes when its dependents have gone;
+ *   foreground  an owner with the finalizer foregroundDeletion goes when its dependents have gone; those that have another
+ *               owner too stay, and forget this one;
  *   orphan      an owner with the finalizer orphan goes when its dependents have forgotten it.
  * An owner of a kind that is not watched here keeps its dependents. Beside that: pods whose node does not exist any
  * more, and finished pods beyond FINISHED_MAX, oldest first. */
@@ -47,6 +48,28 @@ static void forget_owner(struct plan *p, enum kind kind, json_t *obj, const char
 			     js_str_or(obj, "metadata.resourceVersion", ""), "ownerReferences", left));
 }
 
+/* An owner that stays: the object only forgets the one that goes. */
+static bool has_other_owner(const struct world *w, const json_t *obj, const char *uid)
+{
+	json_t *ref;
+	size_t i;
+
+	json_array_foreach (js_get(obj, "metadata.ownerReferences"), i, ref) {
+		enum kind k = kind_of(js_str(ref, "apiVersion"), js_str(ref, "kind"));
+		const json_t *owner;
+
+		if (streq(js_str(ref, "uid"), uid))
+			continue;
+		if (k == KINDS)
+			return true;
+		owner = world_get(w, k, obj_ns(obj), js_str_or(ref, "name", ""));
+		if (owner && streq(obj_uid(owner), js_str(ref, "uid")) &&
+		    !(obj_deleting(owner) && obj_has_finalizer(owner, "foregroundDeletion")))
+			return true;
+	}
+	return false;
+}
+
 static void collect_owner(const struct world *w, enum kind owner_kind, json_t *owner, bool orphan,
 			  struct plan *p)
 {
@@ -62,7 +85,9 @@ static void collect_owner(const struct world *w, enum kind owner_kind, json_t *o
 			continue;
 		}
 		left += js_bool(ref, "blockOwnerDeletion", false);
-		if (!obj_deleting(all[i].obj))
+		if (has_other_owner(w, all[i].obj, obj_uid(owner)))
+			forget_owner(p, all[i].kind, all[i].obj, obj_uid(owner));
+		else if (!obj_deleting(all[i].obj))
 			plan_delete(p, all[i].kind, all[i].obj, -1);
 	}
 	if (left == 0)

@@ -197,7 +197,8 @@ static void on_line(struct kube_cache *c, const char *data, size_t len)
 		on_bookmark(c);
 	} else if (streq(type, "ERROR")) {
 		log_debug("watch of %s: %s", c->kind->plural, js_str_or(obj, "message", "error"));
-		if (js_int(obj, "code", 0) == 410)
+		/* Too old for this server, or newer than its store (which was reset): listed again. */
+		if (js_int(obj, "code", 0) == 410 || js_int(obj, "code", 0) == 504)
 			c->gone = true;
 		return;
 	}

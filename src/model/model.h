@@ -38,6 +38,8 @@ void model_prune(const struct model_kind *k, json_t *obj);
 void model_default(const struct model_kind *k, json_t *obj);
 /* old NULL = create. Returns 0 or -EINVAL with an array of Kubernetes causes {reason, message, field} in *ret_causes (new). */
 int model_validate(const struct model_kind *k, const json_t *obj, const json_t *old, json_t **ret_causes);
+/* Array of texts about fields of a valid object that are not, or not fully, carried out; new reference, maybe empty. */
+json_t *model_warnings_new(const struct model_kind *k, const json_t *obj);
 /* RFC 1123 label and subdomain. */
 bool model_name_ok(const char *s);
 bool model_subdomain_ok(const char *s);

@@ -75,6 +75,26 @@ static bool field_path_ok(const char *path)
 	       str_ends(path, "']");
 }
 
+void validate_resource_ref(json_t *causes, const struct at *at, const json_t *ref)
+{
+	static const char *const known[] = {"limits.cpu",
+					    "limits.memory",
+					    "limits.ephemeral-storage",
+					    "requests.cpu",
+					    "requests.memory",
+					    "requests.ephemeral-storage",
+					    NULL};
+	const char *resource = js_str_or(ref, "resource", "");
+
+	if (!*resource || str_starts(resource, "limits.hugepages-") ||
+	    str_starts(resource, "requests.hugepages-"))
+		return;
+	for (const char *const *k = known; *k; k++)
+		if (streq(*k, resource))
+			return;
+	fault_unsupported_value(causes, AT(at, "resource"), resource, known);
+}
+
 static void key_reference(json_t *causes, const struct at *at, const json_t *ref)
 {
 	json_t *key = json_object_get(ref, "key");
@@ -102,6 +122,9 @@ static void env_source(json_t *causes, const struct at *at, const json_t *from)
 	if (path && *path && !field_path_ok(path))
 		fault_invalid(causes, AT(AT(at, "fieldRef"), "fieldPath"), js_get(from, "fieldRef.fieldPath"),
 			      "error converting fieldPath: field label not supported: %s", path);
+	if (json_object_get(from, "resourceFieldRef"))
+		validate_resource_ref(causes, AT(at, "resourceFieldRef"),
+				      json_object_get(from, "resourceFieldRef"));
 	if (json_object_get(from, "configMapKeyRef"))
 		key_reference(causes, AT(at, "configMapKeyRef"), json_object_get(from, "configMapKeyRef"));
 	if (json_object_get(from, "secretKeyRef"))
@@ -266,6 +289,7 @@ static void handler(json_t *causes, const struct at *at, const json_t *h)
 static void probes(json_t *causes, const struct at *at, const json_t *c, bool init)
 {
 	static const char *const names[] = {"livenessProbe", "readinessProbe", "startupProbe"};
+	static const char *const hooks[] = {"lifecycle.postStart", "lifecycle.preStop"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		json_t *p = json_object_get(c, names[i]);
@@ -289,8 +313,10 @@ static void probes(json_t *causes, const struct at *at, const json_t *c, bool in
 	if (init && json_object_size(json_object_get(c, "lifecycle")))
 		fault_forbidden(causes, AT(at, "lifecycle"),
 				"may not be set for init containers without restartPolicy=Always");
-	else if (js_get(c, "lifecycle.preStop"))
-		handler(causes, AT(AT(at, "lifecycle"), "preStop"), js_get(c, "lifecycle.preStop"));
+	for (size_t i = 0; i < ARRAY_SIZE(hooks) && !init; i++)
+		if (js_get(c, hooks[i]))
+			handler(causes, AT(AT(at, "lifecycle"), hooks[i] + strlen("lifecycle.")),
+				js_get(c, hooks[i]));
 }
 
 static void security(json_t *causes, const struct at *at, const json_t *s)

@@ -19,6 +19,47 @@ static void volume_items(json_t *causes, const struct at *at, const json_t *sour
 	}
 }
 
+/* A field of the pod that a file may show. */
+static bool file_field_ok(const char *path)
+{
+	static const char *const known[] = {"metadata.name", "metadata.namespace", "metadata.uid",
+					    "metadata.labels", "metadata.annotations"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (streq(known[i], path))
+			return true;
+	return (str_starts(path, "metadata.labels['") || str_starts(path, "metadata.annotations['")) &&
+	       str_ends(path, "']");
+}
+
+static void downward_items(json_t *causes, const struct at *at, const json_t *source)
+{
+	const struct at *list = AT(at, "items");
+	json_t *item;
+	size_t i;
+
+	json_array_foreach (json_object_get(source, "items"), i, item) {
+		const struct at *one = AT_INDEX(list, i);
+		json_t *field = json_object_get(item, "fieldRef"),
+		       *resource = json_object_get(item, "resourceFieldRef");
+		const char *path = js_str_or(field, "fieldPath", "");
+
+		if (!field && !resource)
+			fault_required(causes, one, "one of fieldRef and resourceFieldRef is required");
+		else if (field && resource)
+			fault_forbidden(causes, one,
+					"fieldRef and resourceFieldRef can not be specified simultaneously");
+		else if (resource && !*js_str_or(resource, "containerName", ""))
+			fault_required(causes, AT(AT(one, "resourceFieldRef"), "containerName"), NULL);
+		else if (resource)
+			validate_resource_ref(causes, AT(one, "resourceFieldRef"), resource);
+		else if (*path && !file_field_ok(path))
+			fault_invalid(causes, AT(AT(one, "fieldRef"), "fieldPath"),
+				      json_object_get(field, "fieldPath"),
+				      "field label not supported in a volume: %s", path);
+	}
+}
+
 static void volume(json_t *causes, const struct at *at, const json_t *v)
 {
 	static const char *const needs_name[][2] = {{"configMap", "name"}, {"secret", "secretName"}};
@@ -33,6 +74,8 @@ static void volume(json_t *causes, const struct at *at, const json_t *v)
 			fault_forbidden(causes, AT(at, name), "may not specify more than 1 volume type");
 		first = false;
 		volume_items(causes, AT(at, name), source);
+		if (streq(name, "downwardAPI"))
+			downward_items(causes, AT(at, name), source);
 		for (size_t i = 0; i < ARRAY_SIZE(needs_name); i++)
 			if (streq(name, needs_name[i][0]) && !*js_str_or(source, needs_name[i][1], ""))
 				fault_required(causes, AT(AT(at, name), needs_name[i][1]), NULL);

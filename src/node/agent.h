@@ -224,7 +224,7 @@ void services_changed(struct agent *a); /* coalesced */
 /* Lines of /etc/hosts for pods of a namespace; malloc'ed. */
 char *services_hosts(struct agent *a, const char *ns);
 /* FOO_SERVICE_HOST, FOO_SERVICE_PORT ...; new reference. */
-json_t *services_env_new(struct agent *a, const char *ns);
+json_t *services_env_new(struct agent *a, const char *ns, bool all); /* all = not only the API's */
 /* Rewrites /etc/hosts of a pod if it differs. */
 void hosts_write(struct pod *p);
 

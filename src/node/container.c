@@ -15,6 +15,7 @@
 
 #include "node/agent.h"
 #include "node/cgroup.h"
+#include "node/logfile.h"
 #include "node/monitor.h"
 #include "node/oci.h"
 #include "node/small.h"
@@ -27,7 +28,9 @@
 #define STATE_MAX	 ((size_t)256 << 10)
 #define PASSWD_MAX	 ((size_t)256 << 10)
 #define MESSAGE_MAX	 4096 /* bytes of a termination message */
-#define NICE_BACK	 "5"  /* AGENT_NICE the other way */
+#define MESSAGE_LOG_MAX	 2048 /* of one that is the end of the log, and its lines: as Kubernetes */
+#define MESSAGE_LINES	 80
+#define NICE_BACK	 "5" /* AGENT_NICE the other way */
 #define POST_START_MS	 60000
 
 uint64_t container_backoff(uint64_t *backoff_ms, uint64_t ran_ms)
@@ -205,19 +208,38 @@ static void take_pid(struct container *c, const json_t *j)
 	c->started_us = js_int(j, "started_us", 0);
 }
 
-/* What the container wrote to its termination message file; malloc'ed or NULL. */
-static char *termination_message(const struct container *c)
+/* The end of its log: what a container that failed says by terminationMessagePolicy FallbackToLogsOnError. Malloc'ed or NULL. */
+static char *last_words(const struct container *c)
 {
-	_cleanup_free_ char *path = xasprintf("%s/termination-log", c->dir);
-	char *text = NULL;
+	_cleanup_buf_ struct buf b = {0};
+	size_t from;
+
+	if (log_read_end(c->log, MESSAGE_LINES, &b) < 0 || !b.len)
+		return NULL;
+	from = b.len > MESSAGE_LOG_MAX ? b.len - MESSAGE_LOG_MAX : 0;
+	while (from < b.len && ((unsigned char)b.data[from] & 0xc0) == 0x80)
+		from++; /* not into a UTF-8 character */
+	return xstrndup(b.data + from, b.len - from);
+}
+
+/* What the container wrote to its termination message file, or its last words; malloc'ed or NULL. */
+static char *termination_message(const struct container *c, bool failed)
+{
+	_cleanup_free_ char *path = xasprintf("%s/termination-log", c->dir), *text = NULL;
 	size_t len;
 
 	if (file_read(path, MESSAGE_MAX, &text, &len, NULL) < 0)
-		return NULL;
+		len = 0;
+	if (!len && failed &&
+	    streq(js_str(container_spec(c), "terminationMessagePolicy"), "FallbackToLogsOnError")) {
+		free(text);
+		text = last_words(c);
+		len = text ? strlen(text) : 0;
+	}
 	for (size_t i = 0; i < len; i++)
 		if (!text[i])
 			text[i] = ' ';
-	return text;
+	return take_ptr(text);
 }
 
 static void take_exit(struct container *c, const json_t *j)
@@ -231,7 +253,7 @@ static void take_exit(struct container *c, const json_t *j)
 		c->pod->a->fencings++;
 	c->oom = oom;
 	c->fenced = fenced;
-	message = termination_message(c);
+	message = termination_message(c, code != 0);
 	become_exited(
 		c, code, sig, js_int(j, "finished_us", clock_wall_us()), reason,
 		message && *message ? message
@@ -435,7 +457,9 @@ static int make_config(struct container *c, const struct image *img, json_t **re
 	_cleanup_free_ char *passwd = image_file(img->rootfs, "/etc/passwd"),
 			    *group = image_file(img->rootfs, "/etc/group");
 	_cleanup_free_ char *rootfs = xasprintf("%s/rootfs", c->dir);
-	_cleanup_json_ json_t *env = NULL, *services = services_env_new(p->a, p->ns);
+	_cleanup_json_ json_t *env = NULL,
+			      *services = services_env_new(p->a, p->ns,
+							   js_bool(p->obj, "spec.enableServiceLinks", true));
 	struct env_sources src;
 	struct oci_input in = {.pod = p->obj,
 			       .container = container_spec(c),

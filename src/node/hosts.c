@@ -132,12 +132,14 @@ static void add_service_env(json_t *env, const json_t *service, const char *as)
 	}
 }
 
-json_t *services_env_new(struct agent *a, const char *ns)
+json_t *services_env_new(struct agent *a, const char *ns, bool all)
 {
 	json_t *env = json_object(), *api = kube_cache_get(a->service_cache, "default", "kubernetes"), *o;
 
 	if (api && ipv4_ok(js_str(api, "spec.clusterIP")))
 		add_service_env(env, api, "kubernetes");
+	if (!all)
+		return env;
 	kube_cache_foreach(a->service_cache, o) if (streq(js_str(o, "metadata.namespace"), ns) &&
 						    ipv4_ok(js_str(o, "spec.clusterIP")))
 		add_service_env(env, o, js_str_or(o, "metadata.name", "x"));

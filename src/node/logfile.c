@@ -198,6 +198,32 @@ int log_read(const char *path, const struct log_options *o, struct buf *out, str
 	return buf_add(out, all.data + skip, all.len - skip);
 }
 
+int log_read_end(const char *path, int64_t lines, struct buf *out)
+{
+	const struct log_options o = {.tail_lines = lines, .limit_bytes = -1};
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_buf_ struct buf b = {0}, all = {0};
+	const char *nl;
+	struct stat st;
+	size_t skip;
+	off_t from;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	from = MAX(st.st_size - LOG_END_MAX, 0);
+	if (read_from(fd, from, &b) < 0)
+		return -EIO;
+	nl = from && b.len ? memchr(b.data, '\n', b.len) : NULL; /* the first record may be cut */
+	if (nl)
+		buf_skip(&b, (size_t)(nl + 1 - b.data));
+	if (b.len)
+		format_records(b.data, b.len, &o, &all);
+	if (!all.len)
+		return 0;
+	skip = tail_start(all.data, all.len, lines);
+	return buf_add(out, all.data + skip, all.len - skip);
+}
+
 static void read_rest(const struct log_options *o, struct buf *out, struct log_tail *t)
 {
 	_cleanup_buf_ struct buf b = {0};

@@ -5,8 +5,9 @@
 #include "base/base.h"
 
 #define LOG_FILE_MAX ((off_t)10 << 20) /* bytes, then rotated */
-#define LOG_FILES    5		       /* PATH, PATH.1 ... PATH.4 */
-#define LOG_LINE_MAX 16384	       /* bytes of text in one record */
+#define LOG_END_MAX  65536
+#define LOG_FILES    5	   /* PATH, PATH.1 ... PATH.4 */
+#define LOG_LINE_MAX 16384 /* bytes of text in one record */
 
 /* ---- writer (monitor) ---- */
 struct log_stream {
@@ -47,6 +48,8 @@ struct log_tail {
 
 /* All that is there now, in the rotated files too; *ret_tail (may be NULL) says where a follower goes on. */
 int log_read(const char *path, const struct log_options *o, struct buf *out, struct log_tail *ret_tail);
+/* The last lines of the current file, at most LOG_END_MAX bytes of it. */
+int log_read_end(const char *path, int64_t lines, struct buf *out);
 /* What was written since (same options, without tail). */
 void log_read_more(const char *path, const struct log_options *o, struct buf *out, struct log_tail *t);
 void log_tail_done(struct log_tail *t);

@@ -152,9 +152,14 @@ static void serve_logs(struct agent *a, struct http_req *r)
 		return;
 	}
 	if (c->attempt - previous < 0) {
-		http_reply_text(r, previous ? 400 : 404,
-				previous ? "previous terminated container not found\n"
-					 : "container is waiting to start\n");
+		_cleanup_free_ char *text =
+			previous ? xasprintf("previous terminated container \"%s\" in pod \"%s\" not found\n",
+					     c->name, c->pod->name)
+				 : xasprintf("container \"%s\" in pod \"%s\" is waiting to start: %s\n",
+					     c->name, c->pod->name,
+					     c->reason ? c->reason : "ContainerCreating");
+
+		http_reply_text(r, previous ? 400 : 404, text);
 		return;
 	}
 	path = xasprintf("%s/%s/%d.log", c->pod->log_dir, c->name, c->attempt - previous);

@@ -25,6 +25,7 @@ struct vfile {
 struct vfiles {
 	struct vfile f[512];
 	size_t n;
+	int64_t group; /* -1 = root's; else the files are this group's, which may read them (fsGroup, as in Kubernetes) */
 };
 
 static void vfiles_free_p(struct vfiles **v)
@@ -55,7 +56,7 @@ static int add_file(struct vfiles *v, const char *path, char *data, size_t len, 
 		return err_set(e, -EINVAL, "bad path \"%s\" in a volume, or more than %zu files", path,
 			       ARRAY_SIZE(v->f));
 	}
-	v->f[v->n++] = (struct vfile){xstrdup(path), data, len, mode};
+	v->f[v->n++] = (struct vfile){xstrdup(path), data, len, v->group < 0 ? mode : mode | 0440};
 	return 0;
 }
 
@@ -146,7 +147,7 @@ static int downward_files(struct pod *p, const json_t *src, struct vfiles *v, st
 
 /* ---- writing ---- */
 
-static int write_plain(const char *path, const struct vfile *f)
+static int write_plain(const char *path, const struct vfile *f, int64_t group)
 {
 	_cleanup_close_ int fd = -1;
 	size_t done = 0;
@@ -165,6 +166,8 @@ static int write_plain(const char *path, const struct vfile *f)
 			return n < 0 ? -errno : -EIO;
 		done += (size_t)n;
 	}
+	if (group >= 0 && fchown(fd, (uid_t)-1, (gid_t)group) < 0)
+		return -errno;
 	return fchmod(fd, f->mode) < 0 ? -errno : 0;
 }
 
@@ -211,7 +214,7 @@ static int link_keys(const char *dir, const struct vfiles *v)
 
 static uint64_t content_hash(const struct vfiles *v)
 {
-	uint64_t h = 1;
+	uint64_t h = 1 + (uint64_t)(v->group + 1);
 
 	for (size_t i = 0; i < v->n; i++)
 		h = h * 1000003 ^ hash_fnv64(v->f[i].path, strlen(v->f[i].path)) ^
@@ -235,7 +238,7 @@ static int write_files(const char *dir, const struct vfiles *v, struct err *e)
 	for (size_t i = 0; i < v->n && r == 0; i++) {
 		_cleanup_free_ char *path = xasprintf("%s/%s", fresh, v->f[i].path);
 
-		r = write_plain(path, &v->f[i]);
+		r = write_plain(path, &v->f[i], v->group);
 	}
 	if (r == 0)
 		r = swap_link(dir, "..data", name);
@@ -275,6 +278,12 @@ static int write_empty_dir(struct pod *p, const json_t *src, const char *dir, st
 
 static int write_host_path(const json_t *src, struct err *e)
 {
+	static const struct {
+		const char *type, *text;
+		mode_t mode;
+	} special[] = {{"Socket", "socket", S_IFSOCK},
+		       {"CharDevice", "character device", S_IFCHR},
+		       {"BlockDevice", "block device", S_IFBLK}};
 	const char *path = js_str_or(src, "path", ""), *type = js_str_or(src, "type", "");
 	struct stat st;
 	bool there = stat(path, &st) == 0;
@@ -293,6 +302,11 @@ static int write_host_path(const json_t *src, struct err *e)
 	if (streq(type, "Directory"))
 		return there && S_ISDIR(st.st_mode) ? 0
 						    : err_set(e, -ENOENT, "hostPath %s is no folder", path);
+	for (size_t i = 0; i < ARRAY_SIZE(special); i++)
+		if (streq(type, special[i].type))
+			return there && (st.st_mode & S_IFMT) == special[i].mode
+				       ? 0
+				       : err_set(e, -ENOENT, "hostPath %s is no %s", path, special[i].text);
 	if (!there)
 		return dir_make(path, 0755, e);
 	if (streq(type, "DirectoryOrCreate") && !S_ISDIR(st.st_mode))
@@ -307,6 +321,7 @@ static int write_volume(struct pod *p, const json_t *vol, struct err *e)
 	const json_t *src;
 	int r;
 
+	v->group = js_int(p->obj, "spec.securityContext.fsGroup", -1);
 	if (claim_volume_is(p, js_str_or(vol, "name", "")))
 		return 0; /* claim_volume.c */
 	if ((src = json_object_get(vol, "emptyDir")))

@@ -254,6 +254,27 @@ class Flows:
         self.assertTrue(self.json("get", "node", "n1")["spec"]["unschedulable"])
         self.k("delete", "node", "n1")
 
+    def test_questions_and_refusals(self):
+        self.assertEqual(self.k("auth", "can-i", "delete", "pods").strip(), "yes")
+        self.assertIn("*", self.k("auth", "can-i", "--list"))
+        if "unknown command" not in (who := self.k("auth", "whoami", ok=False)):
+            self.assertIn("admin", who)
+        self.k("create", "-f", "-", stdin=POD % ("refused", "n3"))
+        self.assertIn("kuayu does not offer pods/exec", self.k("exec", "refused", "--", "ls", ok=False))
+        self.assertIn("kuayu does not offer pods/attach", self.k("attach", "refused", ok=False))
+        self.assertIn("kuayu does not offer jobs in batch/v1", self.k("create", "job", "j", "--image=x", ok=False))
+        self.assertIn("may not be deleted", self.k("delete", "namespace", "default", ok=False))
+        self.assertIn("server-side apply is not offered", self.k("apply", "--server-side", "-f", "-", stdin=POD % ("refused", "n3"), ok=False))
+        self.k("delete", "pod", "refused", "--force", "--grace-period=0")
+
+    def test_node_port(self):
+        self.k("create", "service", "nodeport", "outside", "--tcp=80:8080")
+        port = self.json("get", "service", "outside")["spec"]["ports"][0]["nodePort"]
+        self.assertIn("80:%d/TCP" % port, self.k("get", "service", "outside"))
+        self.k("patch", "service", "outside", "-p", '{"spec":{"type":"ClusterIP"}}')
+        self.assertNotIn("nodePort", self.json("get", "service", "outside")["spec"]["ports"][0])
+        self.k("delete", "service", "outside")
+
     def test_wait_and_watch(self):
         self.k("create", "-f", "-", stdin=POD % ("waited", "n2"))
         env = dict(os.environ, KUBECONFIG=self.s.kubeconfig, HOME=self.fix.folder)

@@ -270,6 +270,109 @@ class Rest(unittest.TestCase):
                         5, "own endpoint")
         self.assertEqual(ends[0]["addresses"], ["127.0.0.1"])
 
+    def test_node_ports(self):
+        def svc(name, *ports, **spec):
+            return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"type": "NodePort", "ports": list(ports), **spec}}
+
+        def ports_of(s):
+            return [p.get("nodePort") for p in s["spec"]["ports"]]
+
+        one, two = self.create(svc("np-a", {"port": 80})), self.create(svc("np-b", {"port": 80}))
+        a, b = ports_of(one)[0], ports_of(two)[0]
+        self.assertTrue(30000 <= a <= 32767 and 30000 <= b <= 32767 and a != b, (a, b))
+        dns = ports_of(self.create(svc("np-dns", {"name": "u", "port": 53, "protocol": "UDP"}, {"name": "t", "port": 53})))
+        self.assertEqual(dns[0], dns[1], "one node port for both protocols")
+        taken = self.create(svc("np-c", {"port": 80, "nodePort": a}), want=422)
+        self.assertIn("spec.ports[0].nodePort: Invalid value: %d: provided port is already allocated" % a, taken["message"])
+        self.assertIn("30000-32767", self.create(svc("np-c", {"port": 80, "nodePort": 80}), want=422)["message"])
+        self.assertEqual(ports_of(self.call(200, "PUT", NS + "/services/np-a", svc("np-a", {"port": 80, "targetPort": 8080}))), [a],
+                         "kept when left out")
+        merge = {"Content-Type": "application/merge-patch+json"}
+        self.call(422, "PATCH", NS + "/services/np-b", {"spec": {"ports": [{"port": 80, "nodePort": a}]}}, merge)
+        inside = self.call(200, "PATCH", NS + "/services/np-a", {"spec": {"type": "ClusterIP"}}, merge)
+        self.assertEqual((ports_of(inside), inside["spec"].get("externalTrafficPolicy")), ([None], None))
+        self.assertEqual(ports_of(self.create(svc("np-c", {"port": 80, "nodePort": a}))), [a], "given back")
+        self.call(200, "DELETE", NS + "/services/np-c")
+        self.assertEqual(ports_of(self.call(200, "PATCH", NS + "/services/np-b", {"spec": {"ports": [{"port": 80, "nodePort": a}]}}, merge)), [a])
+        self.assertEqual(ports_of(self.create(svc("np-d", {"port": 80, "nodePort": b}))), [b], "the former one is free")
+        many = self.create(svc("np-e", *[{"name": "p%d" % i, "port": 1000 + i} for i in range(31)]), want=422)
+        self.assertIn("at most 30 node ports", many["message"])
+        self.assertEqual(len(set(ports_of(self.create(svc("np-e", *[{"name": "p%d" % i, "port": 1000 + i} for i in range(30)]))))), 30)
+
+    def test_service_becomes_another_type(self):
+        merge = {"Content-Type": "application/merge-patch+json"}
+        made = self.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "alias"},
+                            "spec": {"type": "ExternalName", "externalName": "example.org"}})
+        self.assertNotIn("clusterIP", made["spec"])
+        got = self.call(200, "PATCH", NS + "/services/alias", {"spec": {"type": "ClusterIP", "externalName": None, "ports": [{"port": 80}]}}, merge)
+        ip = got["spec"]["clusterIP"]
+        self.assertEqual((ip[:6], got["spec"]["clusterIPs"]), ("10.96.", [ip]))
+        back = self.call(200, "PATCH", NS + "/services/alias", {"spec": {"type": "ExternalName", "externalName": "example.org"}}, merge)
+        self.assertNotIn("clusterIP", back["spec"])
+        other = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "alias2"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}}
+        self.assertEqual(self.create(other)["spec"]["clusterIP"], ip, "given back")
+
+    def test_what_the_platform_lives_in_stays(self):
+        for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
+            answer = self.call(403, "DELETE", "/api/v1/namespaces/" + name)
+            self.assertEqual(answer["message"], 'namespaces "%s" is forbidden: this namespace may not be deleted' % name)
+        self.call(405, "DELETE", "/api/v1/namespaces")
+        self.call(200, "DELETE", NS + "/services/kubernetes")
+        wait_for(lambda: self.s.call("GET", NS + "/services/kubernetes")[0] == 200, 5, "default/kubernetes comes back")
+        self.assertEqual(self.s.call("GET", NS + "/services/kubernetes")[1]["spec"]["clusterIP"], "10.96.0.1")
+
+    def test_scale_is_a_number(self):
+        path = "/apis/apps/v1/namespaces/default/deployments"
+        self.call(201, "POST", path, deployment("scaled", 3))
+        merge = {"Content-Type": "application/merge-patch+json"}
+        for wrong in ("x", "5", 1.5, True, [1], -1):
+            self.call(422, "PATCH", path + "/scaled/scale", {"spec": {"replicas": wrong}}, merge)
+        self.call(422, "PATCH", path + "/scaled/scale", [{"op": "replace", "path": "", "value": []}], {"Content-Type": "application/json-patch+json"})
+        self.assertEqual(self.call(200, "GET", path + "/scaled")["spec"]["replicas"], 3)
+        self.assertEqual(self.call(200, "PATCH", path + "/scaled/scale", {"spec": {"replicas": 0}}, merge)["spec"]["replicas"], 0)
+        self.call(200, "DELETE", path + "/scaled")
+
+    def test_refusals_say_what_is_missing(self):
+        self.create(pod("refuse", node="nowhere"))
+        for sub in ("exec?command=ls", "attach", "portforward", "proxy", "ephemeralcontainers"):
+            answer = self.call(405, "GET", NS + "/pods/refuse/" + sub)
+            self.assertEqual(answer["message"], "kuayu does not offer pods/" + sub.split("?")[0])
+        answer = self.call(404, "POST", "/apis/batch/v1/namespaces/default/jobs", {"kind": "Job"})
+        self.assertTrue(answer["message"].endswith("kuayu does not offer jobs in batch/v1"), answer)
+        self.assertIn("does not offer clusterroles in", self.call(404, "GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")["message"])
+        self.call(422, "GET", NS + "/pods?resourceVersion=0&resourceVersionMatch=Exact")
+        self.call(422, "GET", NS + "/pods?resourceVersion=1&resourceVersionMatch=Newer")
+        two = pod("two-of-them", node="nowhere")
+        two["spec"]["containers"].append({"name": "d", "image": "img:1"})
+        two["spec"]["initContainers"] = [{"name": "i", "image": "img:1"}]
+        self.create(two)
+        self.assertIn("choose one of: [c d] or one of the init containers: [i]", self.call(400, "GET", NS + "/pods/two-of-them/log")["message"])
+
+    def test_what_is_carried_out_in_part_is_warned_of(self):
+        def warnings(method, path, body, kind="application/json"):
+            with self.s.open(method, path, body, {"Content-Type": kind}) as r:
+                return [w.split('"')[1] for w in r.headers.get_all("Warning") or []]
+
+        p = pod("warned")
+        p["spec"]["volumes"] = [{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}, {"name": "b", "emptyDir": {"sizeLimit": "1Mi", "medium": "Memory"}}]
+        p["spec"]["containers"][0]["resources"] = {"limits": {"ephemeral-storage": "1Gi", "cpu": "1"}}
+        p["spec"]["serviceAccountName"] = "robot"
+        self.assertEqual(warnings("POST", NS + "/pods", p),
+                         ["spec.volumes[0].emptyDir.sizeLimit: kuayu enforces it with medium Memory only",
+                          "spec.serviceAccountName: kuayu gives pods no token of their service account",
+                          "spec.containers[0].resources.limits[ephemeral-storage]: kuayu does not enforce it"])
+        self.assertEqual(warnings("PATCH", NS + "/pods/warned", {"metadata": {"labels": {"a": "b"}}}, "application/merge-patch+json"), [])
+        self.assertEqual(warnings("POST", NS + "/services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "warned"},
+                                                            "spec": {"type": "ExternalName", "externalName": "a.b"}}),
+                         ["spec.externalName: kuayu has no DNS server: pods cannot look the Service's name up"])
+
+    def test_a_watch_ahead_of_the_store_ends(self):
+        began = time.monotonic()
+        events = list(self.s.watch(NS + "/pods?watch=1&resourceVersion=99999999&timeoutSeconds=60", timeout=20))
+        self.assertEqual([(e["type"], e["object"]["code"]) for e in events], [("ERROR", 504)])
+        self.assertIn("Too large resource version: 99999999", events[0]["object"]["message"])
+        self.assertLess(time.monotonic() - began, 10)
+
     def test_secret_string_data(self):
         got = self.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sec"}, "stringData": {"p": "q"}})
         self.assertEqual((got["data"], got["type"]), ({"p": base64.b64encode(b"q").decode()}, "Opaque"))

@@ -122,6 +122,44 @@ class NodeTest(unittest.TestCase):
         self.c.delete_pod("vol")
         self.c.wait_gone("vol")
 
+    def test_last_words(self):
+        self.c.run_pod("last", "for i in $(seq 100); do echo line$i; done; exit 4", restartPolicy="Never",
+                       container={"terminationMessagePolicy": "FallbackToLogsOnError"})
+        t = status(self.c.wait_phase("last", "Failed"))["state"]["terminated"]
+        self.assertEqual((t["exitCode"], t["message"]), (4, "".join(f"line{i}\n" for i in range(21, 101))))
+        self.c.run_pod("lastfile", "echo out; echo -n file >/dev/termination-log; exit 4", restartPolicy="Never",
+                       container={"terminationMessagePolicy": "FallbackToLogsOnError"})
+        self.assertEqual(status(self.c.wait_phase("lastfile", "Failed"))["state"]["terminated"]["message"], "file")
+        self.c.run_pod("lastgood", "echo out", restartPolicy="Never", container={"terminationMessagePolicy": "FallbackToLogsOnError"})
+        self.assertNotIn("message", status(self.c.wait_phase("lastgood", "Succeeded"))["state"]["terminated"])
+
+    def test_service_links(self):
+        self.c.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "linked"}, "spec": {"ports": [{"port": 80}]}})
+        for name, more, want in (("links", {}, True), ("nolinks", {"enableServiceLinks": False}, False)):
+            self.c.run_pod(name, "sleep 0.5; env | sort; echo DONE", restartPolicy="Never", **more)
+            log = self.c.wait_log(name, "DONE")
+            self.assertEqual("LINKED_SERVICE_HOST=" in log, want, log)
+            self.assertIn("KUBERNETES_SERVICE_HOST=", log)
+
+    def test_group_reads_its_secrets(self):
+        self.c.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "grouped"}, "data": {"k": base64.b64encode(b"key").decode()}})
+        self.c.run_pod("grouped", "stat -c '%a %g' /sec/..data/k; cat /sec/k; echo; echo DONE", restartPolicy="Never",
+                       securityContext={"runAsUser": 1000, "fsGroup": 2000},
+                       volumes=[{"name": "s", "secret": {"secretName": "grouped", "defaultMode": 256}}],
+                       container={"volumeMounts": [{"name": "s", "mountPath": "/sec"}]})
+        self.assertEqual(self.c.wait_log("grouped", "DONE"), "440 2000\nkey\nDONE\n")
+
+    def test_host_path_types(self):
+        path = str(self.n.data / "plug.sock")
+        self.c.run_pod("plug", "stat -c %F /plug; echo DONE", restartPolicy="Never",
+                       volumes=[{"name": "v", "hostPath": {"path": path, "type": "Socket"}}],
+                       container={"volumeMounts": [{"name": "v", "mountPath": "/plug"}]})
+        self.wait_status("plug", lambda s: "is no socket" in s["state"].get("waiting", {}).get("message", ""))
+        self.assertFalse(os.path.exists(path), "nothing is made in its place")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            self.assertIn("socket", self.c.wait_log("plug", "DONE"))
+
     def test_init_containers_in_order(self):
         inits = [{"name": f"i{k}", "image": BUSYBOX, "command": ["sh", "-c", f"echo i{k} >>/w/log"],
                   "volumeMounts": [{"name": "w", "mountPath": "/w"}]} for k in range(3)]

@@ -255,7 +255,7 @@ static void log_files(void **state)
 	struct log_file f = {0};
 	struct log_stream *s = xcalloc(1, sizeof(*s));
 	struct log_options o = {.tail_lines = 2, .limit_bytes = -1};
-	_cleanup_buf_ struct buf all = {0}, more = {0};
+	_cleanup_buf_ struct buf all = {0}, more = {0}, end = {0};
 	_cleanup_free_ char *path = NULL, *big = xcalloc(1, LOG_LINE_MAX + 10);
 	struct log_tail tail;
 
@@ -285,6 +285,17 @@ static void log_files(void **state)
 	log_file_flush(&f);
 	log_read_more(path, &o, &more, &tail);
 	assert_string_equal(more.data, "last\nfirst\n");
+	/* The end of a file that is longer than what is looked at: whole lines only. */
+	for (int i = 0; i < 8; i++)
+		log_file_put(&f, s, big, LOG_LINE_MAX + 9);
+	log_file_put(&f, s, "x\ny\n", 4);
+	log_file_flush(&f);
+	assert_int_equal(log_read_end(path, 2, &end), 0);
+	assert_string_equal(end.data, "x\ny\n");
+	buf_skip(&end, end.len);
+	assert_int_equal(log_read_end(path, 1000, &end), 0);
+	assert_true(end.len > LOG_LINE_MAX && end.len <= LOG_END_MAX);
+	assert_true(end.data[0] == 'x' && log_read_end("/nowhere/0.log", 1, &end) < 0);
 	close(f.fd);
 	log_tail_done(&tail);
 	buf_done(&f.out);
