@@ -16,7 +16,7 @@ from lab.util import SOURCE, LabError
 
 OUT = SOURCE / "out/demo"
 VICTIM, SURVIVORS = "b", ("a", "c")
-BEFORE_S, OFF_S, AFTER_S = 30, 30, 40
+BEFORE_S, OFF_S, AFTER_S = 45, 30, 45
 WARM_UP_S = 3  # orders placed while the machines still connect do not count in dispatch delays; in everything else they do
 T_BEFORE_S, T_BY_HAND_S, T_AFTER_S = 15, 20, 20
 LOOK_S = 0.5  # how often it is asked whether the domain that returned is well: asking costs processor time, too
