@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* env: the LMDB environment: opening, growing, renewing the read transaction, checksums of values.
  *
- * LMDB follows page numbers without checking them, so a damaged file can end the process. Therefore each value carries a CRC32C of key and value, and before the
- * file is opened for use a child process walks it for a bounded time: if the child dies or finds damage, opening is refused with a text that says what to
- * do. What lies behind that bound, or is damaged while the brick runs, is met by the checksum, or by a crash of the brick, whose restart walks again. */
+ * LMDB follows page numbers without checking them, so a damaged file can end the process, or hide keys. Therefore each value carries a CRC32C of key and value,
+ * and before the file is opened for use a child process walks its pages (walk.c) for a bounded time: if the child dies or finds damage, opening is refused with
+ * a text that says what to do. What lies behind that bound, or is damaged while the brick runs, is met by the checksum, or by a crash of the brick, whose restart walks again. */
 #include "volume/bstore/internal.h"
 
 #include <fcntl.h>
@@ -126,43 +126,9 @@ int env_room(struct bstore *b)
 	return env_refresh(b);
 }
 
-/* Child: 0 = nothing wrong was seen, else an exit code. */
-static int walk_in_child(const char *path)
-{
-	uint64_t end = clock_ms() + WALK_MS;
-	MDB_env *env;
-	MDB_txn *t;
-	MDB_cursor *c;
-	MDB_val k, v;
-	MDB_dbi dbi;
-	int r = mdb_env_create(&env);
-
-	if (r == 0)
-		r = mdb_env_open(env, path, MDB_RDONLY | MDB_NOLOCK | MDB_NORDAHEAD, 0600);
-	if (r == 0)
-		r = mdb_txn_begin(env, NULL, MDB_RDONLY, &t);
-	if (r == 0)
-		r = mdb_dbi_open(t, NULL, 0, &dbi);
-	/* First the list of free pages, which the next write trusts, then the keys. */
-	for (MDB_dbi i = 0; i < 2 && r == 0; i++) {
-		r = mdb_cursor_open(t, i == 0 ? 0 : dbi, &c);
-		for (uint64_t n = 0; r == 0; n++) {
-			r = mdb_cursor_get(c, &k, &v, MDB_NEXT);
-			if (r == 0 && (v.mv_size > VALUE_PLAIN + VALUE_SUM && i == 1))
-				r = MDB_CORRUPTED;
-			if (r == 0 && i == 1 && !env_value_ok(&k, &v))
-				r = MDB_CORRUPTED;
-			if (n % 1024 == 0 && clock_ms() > end)
-				return r >= 0 ? 0 : 3;
-		}
-		if (r == MDB_NOTFOUND)
-			r = 0;
-	}
-	return r >= 0 ? 0 : 3; /* what the system says, a disk error say, the opening itself will meet */
-}
-
 static int walk(const char *path, struct err *e)
 {
+	_cleanup_free_ char *file = xasprintf("%s/data.mdb", path);
 	uint64_t end = clock_ms() + 2 * WALK_MS;
 	pid_t pid = fork();
 	int status = 0, r;
@@ -176,7 +142,7 @@ static int walk(const char *path, struct err *e)
 		signal(SIGSEGV, SIG_DFL);
 		signal(SIGBUS, SIG_DFL);
 		signal(SIGABRT, SIG_DFL);
-		_exit(walk_in_child(path));
+		_exit(walk_ok(file, clock_ms() + WALK_MS) ? 0 : 3);
 	}
 	while ((r = waitpid(pid, &status, WNOHANG)) == 0 || (r < 0 && errno == EINTR)) {
 		if (clock_ms() > end) {

@@ -325,6 +325,9 @@ int env_errno(struct bstore *b, int r);
 bool env_value_ok(const MDB_val *k, MDB_val *v);
 int env_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *k, const void *data, size_t len);
 
+/* walk.c: false when the file (PATH of data.mdb) is damaged; true also when it could not be read, or end_ms (clock_ms) came before its end. */
+bool walk_ok(const char *path, uint64_t end_ms);
+
 /* files.c */
 int files_open(struct files *f, struct bstore *b, int dir_fd, struct err *e);
 void files_close(struct files *f);
