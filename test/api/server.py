@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -11,26 +10,22 @@ import time
 import urllib.error
 import urllib.request
 
+from test.waiting import free_port, patient
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KUAYU = os.environ.get("KUAYU", os.path.join(ROOT, "build/src/cli/kuayu"))
 KUBECTLS = [p for p in ("/usr/bin/kubectl", os.path.join(ROOT, ".cache/kubectl-debian/usr/bin/kubectl")) if os.path.exists(p)]
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def wait_for(what, seconds, why):
     """Calls what() until it returns something true."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patient(seconds)
     while time.monotonic() < until:
         got = what()
         if got:
             return got
         time.sleep(0.05)
-    raise AssertionError("not within %s s: %s" % (seconds, why))
+    raise AssertionError("not within %s s: %s" % (patient(seconds), why() if callable(why) else why))
 
 
 class Pki:
@@ -107,7 +102,7 @@ class Server:
 
     def ready(self, seconds=20):
         wait_for(lambda: self.proc.poll() is None and self.call("GET", "/readyz")[0] == 200 and
-                 self.call("GET", "/api/v1/namespaces/default/services/kubernetes")[0] == 200, seconds, "server ready: " + self.log())
+                 self.call("GET", "/api/v1/namespaces/default/services/kubernetes")[0] == 200, seconds, lambda: "server ready: " + self.log())
         return self
 
     def log(self):

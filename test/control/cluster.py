@@ -27,8 +27,9 @@ class Nodes(threading.Thread):
         self.names = names
         self.alive = set(names)      # has power
         self.silent = set()          # runs, but its lease is not renewed
-        self.heard = {n: time.monotonic() for n in names}
-        self.renewed = dict.fromkeys(names, 0.0)
+        self.heard = {n: time.monotonic() for n in names}  # before its power was cut
+        self.tried = dict.fromkeys(names, 0.0)
+        self.renewed = dict.fromkeys(names, 0.0)  # sending of the last renewal that was answered
         self.told = {n: frozenset() for n in names}
         self.unready = set()         # pods (name prefixes) that never become ready
         self.ended = threading.Event()
@@ -46,24 +47,26 @@ class Nodes(threading.Thread):
 
     def renew(self, n):
         t = time.monotonic()
-        peers = ",".join('"%s":%d' % (p, (t - self.heard[p]) * 1000) for p in self.names if p != n)
+        # Those that are alive have just been heard, whatever this program waited for meanwhile.
+        peers = ",".join('"%s":%d' % (p, 0 if p in self.alive else (t - self.heard[p]) * 1000) for p in self.names if p != n)
         body = {"metadata": {"annotations": {"kuayu.io/peers": "{%s}" % peers}},
                 "spec": {"holderIdentity": n, "leaseDurationSeconds": 4, "renewTime": now(6)}}
         path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
         status, _ = self.server.call("PATCH", path + "/" + n, body, MERGE, timeout=2)
         if status == 404:
             body["apiVersion"], body["kind"], body["metadata"]["name"] = "coordination.k8s.io/v1", "Lease", n
-            self.server.call("POST", path, body, timeout=2)
+            status, _ = self.server.call("POST", path, body, timeout=2)
+        return status in (200, 201)
 
-    def leases(self):
+    def lease(self, n):
+        """Each node's on a thread of its own: one that waits for the store keeps no other from renewing."""
         t = time.monotonic()
-        for n in self.alive:
-            self.heard[n] = t
-        for n in sorted(self.alive - self.silent):
-            quiet = frozenset(p for p in self.names if t - self.heard[p] > 0.8)
-            if t - self.renewed[n] >= 1 or quiet != self.told[n]:
-                self.renewed[n], self.told[n] = t, quiet
-                self.renew(n)
+        if n in self.alive and n not in self.silent:
+            quiet = frozenset(p for p in self.names if p not in self.alive and t - self.heard[p] > 0.8)
+            if t - self.tried[n] >= 1 or quiet != self.told[n]:
+                self.tried[n], self.told[n] = t, quiet
+                if self.renew(n):
+                    self.renewed[n] = t
 
     def bind(self, pod, count):
         status, nodes = self.server.call("GET", "/api/v1/nodes")
@@ -104,19 +107,23 @@ class Nodes(threading.Thread):
                 self.run_pod(pod, path)
 
     def run(self):
-        threading.Thread(target=self.loop, args=(self.leases, 0.05), daemon=True).start()
+        for n in self.names:
+            threading.Thread(target=self.loop, args=(self.lease, 0.05, n), daemon=True).start()
         self.loop(self.pods, 0.02)
 
-    def loop(self, what, pause):
+    def loop(self, what, pause, *words):
         while not self.ended.wait(pause):
             try:
-                what()
+                what(*words)
             except (OSError, ValueError, TypeError, KeyError):
                 if not self.ended.is_set():
                     time.sleep(0.1)
 
     def power_off(self, n):
+        """Returns when it has renewed last, at the earliest: fencing counts from there."""
+        self.heard[n] = time.monotonic()
         self.alive.discard(n)
+        return self.renewed[n]
 
     def power_on(self, n):
         self.alive.add(n)

@@ -13,6 +13,8 @@ import time
 
 import grpc
 
+from test.waiting import patient
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KUAYU = os.environ.get("KUAYU", str(ROOT / "build/src/cli/kuayu"))
 FAKE = ROOT / "test/csi/fake_mount"
@@ -42,6 +44,7 @@ def mount_points():
 
 
 def wait_for(what, seconds, why):
+    seconds = patient(seconds)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         got = what()

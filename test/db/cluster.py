@@ -13,6 +13,7 @@ import threading
 import time
 
 from lab.util import die_with_parent
+from test.waiting import patient
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KUAYU = os.environ.get("KUAYU", os.path.join(SOURCE, "build/src/cli/kuayu"))
@@ -26,6 +27,7 @@ def run(*argv, check=True):
 
 def wait_for(what, condition, seconds):
     """Waits until condition() is true; returns how long that took."""
+    seconds = patient(seconds)
     start = time.monotonic()
     while True:
         if condition():

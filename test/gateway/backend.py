@@ -2,7 +2,7 @@
 """A backend for gateway tests, one process each so that it can be killed: backend.py NAME ADDRESS PORT [tcp]
 
 HTTP: any path answers "NAME" and, for POST, how often this process has seen the Idempotency-Key; /stream sends a line every 50 ms
-for ever; /slow answers after 1 s; /xff answers the header X-Forwarded-For. TCP: a line with NAME every 50 ms."""
+for ever; /slow answers after 2 s; /xff answers the header X-Forwarded-For. TCP: a line with NAME every 50 ms."""
 import http.server
 import socketserver
 import sys
@@ -19,7 +19,7 @@ class Http(http.server.BaseHTTPRequestHandler):
         if self.path == "/stream":
             return self.stream()
         if self.path == "/slow":
-            time.sleep(1)
+            time.sleep(2)
         if self.path == "/xff":
             body = self.headers.get("X-Forwarded-For", "")
         self.answer(body)

@@ -9,24 +9,20 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
 import time
 
+from test.waiting import free_port, patient
+
 SOURCE = os.environ.get("KUAYU_SOURCE") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KUAYU = os.environ.get("KUAYU_PROGRAM") or os.path.join(SOURCE, "build/src/cli/kuayu")
 
 
-def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
-
-
-def wait_for(what, seconds, condition):
-    """Polls condition() until it is true and returns its value; bounded."""
+def wait_for(what, seconds, condition, promised=False):
+    """Polls condition() until it is true and returns its value; bounded. promised: by the product, within these seconds."""
+    seconds = seconds if promised else patient(seconds)
     end = time.monotonic() + seconds
     while True:
         value = condition()

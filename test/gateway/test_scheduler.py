@@ -129,7 +129,7 @@ class SchedulerTest(unittest.TestCase):
         self.pod("after")
         self.assertEqual(wait_for("after has a node", 10, lambda: self.node_of("after")), "a1")
         self.assertEqual(http_get(self.ports[1 - first], "/healthz")[0], 200)
-        self.assertGreaterEqual(metric(self.ports[1 - first], "kuayu_scheduler_pod_seconds_count"), 1)
+        wait_for("it is counted", 5, lambda: metric(self.ports[1 - first], "kuayu_scheduler_pod_seconds_count") >= 1)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ class Power(unittest.TestCase):
         machine.exec("sh", "-c", "echo kept > /var/lib/kuayu/kept; sync /var/lib/kuayu/kept; sync /var/lib/kuayu;"
                      "echo forgotten > /var/lib/kuayu/forgotten; echo gone > /run/gone")
         server = machine.popen("socat", "TCP-LISTEN:7,reuseaddr", "EXEC:cat", stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
+        lab.wait("the server listens", lambda: ":7 " in machine.exec("ss", "-Hltn").stdout, 10)
         client = lab.machine("a").popen("sh", "-c", "sleep 30 | socat - TCP:10.77.3.1:7", stdout=subprocess.DEVNULL)
-        time.sleep(0.3)
+        lab.wait("the client is connected", lambda: ":7 " in machine.exec("ss", "-Htn", "state", "established").stdout, 10)
         boot = machine.exec("cat", "/proc/sys/kernel/random/boot_id").stdout
         lab.power_off("c")
         server.wait(5)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MES example on one real MariaDB: bad input, and machines and an office that go on while servers and the database are killed
 with SIGKILL: nothing acknowledged is lost, nothing is stored twice."""
+import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,17 +13,14 @@ import unittest
 import urllib.error
 import urllib.request
 
+from test.waiting import free_port, patient
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.join(ROOT, "build/examples/mes")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def wait_for(what, check, seconds=20):
+    seconds = patient(seconds)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if check():
@@ -39,7 +36,7 @@ def request(url, body=None, headers=None):
             return r.status, r.read()
     except urllib.error.HTTPError as e:
         return e.code, e.read()
-    except OSError:
+    except (OSError, http.client.HTTPException):  # no connection, or it ended in the middle
         return 0, b""
 
 
@@ -160,7 +157,7 @@ class MesTest(unittest.TestCase):
             self.assertEqual(request(urls[0] + "/api/v1/shift-reports" + bad)[0], 404)
         self.assertEqual(request(urls[0] + "/api/v1/shift-reports?limit=x")[0], 400)
         self.assertEqual(request(self.url + "/api/v1/shift-reports")[0], 404, "without a folder")
-        self.assertIn(b'mes_shift_reports_total{result="written"} 1', request(urls[0] + "/metrics")[1])
+        wait_for("it is counted", lambda: b'mes_shift_reports_total{result="written"} 1' in request(urls[0] + "/metrics")[1])
         self.assertEqual([f for _, _, files in os.walk(folder) for f in files if not f.endswith(".json")], [])
         # the folder is away: the MES goes on, the report comes later
         os.rename(folder, folder + ".away")
@@ -199,6 +196,7 @@ class MesTest(unittest.TestCase):
             else:
                 self.start_server(int(victim[3]))
         time.sleep(2)
+        wait_for("enough has been done", lambda: sum(e["ev"] == "order" for e in self.events("orders")) > 60)
         for name in ("office", "machines"):
             self.procs[name].terminate()
             self.assertEqual(self.procs[name].wait(timeout=40), 0)

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from test.waiting import patient
+
 ROOT = pathlib.Path(os.environ.get("KUAYU_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 KUAYU = os.environ.get("KUAYU", str(ROOT / "build/src/cli/kuayu"))
 KUAYU_API = os.environ.get("KUAYU_API", KUAYU)
@@ -45,6 +47,7 @@ def children(pid):
 
 def until(what, seconds=20, text="condition", every=0.02):
     """Waits until what() is true and returns its value."""
+    seconds = patient(seconds)
     end = time.monotonic() + seconds
     while True:
         value = what()
@@ -231,8 +234,14 @@ class Cluster:
                             "spec": {"nodeName": node, "containers": [c], **spec}}, ns)
 
     def delete_pod(self, name, ns="default", grace=None):
+        """Also when it has just gone by itself (by a controller, or a deletion that was under way)."""
         q = "" if grace is None else f"?gracePeriodSeconds={grace}"
-        return self.request("DELETE", f"/api/v1/namespaces/{ns}/pods/{name}{q}")
+        try:
+            return self.request("DELETE", f"/api/v1/namespaces/{ns}/pods/{name}{q}")
+        except ApiError as e:
+            if e.status != 404:
+                raise
+            return None
 
     def wait_phase(self, name, phase, seconds=20):
         def there():
@@ -258,10 +267,12 @@ class Cluster:
         def there():
             try:
                 got = self.log(name, **kw)
-            except (ApiError, ConnectionError):
+            except (ApiError, OSError, http.client.HTTPException):
                 return None
+            last[:] = [got]
             return got if text in got else None
-        return until(there, seconds, lambda: f"log of {name} with {text!r}: {self.log(name, **kw)!r}\n{self.logs()}")
+        last = []
+        return until(there, seconds, lambda: f"log of {name} with {text!r}: {last!r}\n{self.logs()}")
 
     def logs(self):
         return "".join(f"--- {n.name}\n" + "\n".join(n.log.read_text().splitlines()[-40:]) for n in self.nodes.values() if n.log.exists())

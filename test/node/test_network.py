@@ -104,18 +104,25 @@ class NetworkTest(unittest.TestCase):
         self.c.request("PATCH", path, {"endpoints": [self.endpoint("wa"), self.endpoint("wb")]}, "application/merge-patch+json")
         until(lambda: self.fetch("ca", "http://near/", check=False).strip() == "wa", 5, self.c.logs)
 
+    def refused_at_once(self, url):
+        """Always refused, not lost: the quickest of some tries, because what starts them takes its time on a loaded machine. (A first packet that
+        was lost would take a second each time.)"""
+        took = []
+        for _ in range(5):
+            begun = time.monotonic()
+            self.assertIn("refused", self.fetch("ca", url, check=False))
+            took.append(time.monotonic() - begun)
+            if took[-1] < 0.9:
+                return
+        self.fail(f"{url} is refused after {took} s")
+
     def test_no_endpoint_is_refused_at_once(self):
         until(lambda: "10.96.7.10" in self.c.nodes["a1"].inside("nft", "list", "set", "ip", "kuayu", "refused"), 5)
-        begun = time.monotonic()
-        out = self.fetch("ca", "http://empty/", check=False)
-        self.assertIn("refused", out)
-        self.assertLess(time.monotonic() - begun, 2)
+        self.refused_at_once("http://empty/")
 
     def test_unknown_service_address_is_refused_at_once(self):
-        begun = time.monotonic()
-        self.assertIn("refused", self.fetch("ca", "http://10.96.200.1/", check=False))
-        self.assertIn("refused", self.fetch("ca", "http://10.96.7.7:81/", check=False))
-        self.assertLess(time.monotonic() - begun, 2)
+        self.refused_at_once("http://10.96.200.1/")
+        self.refused_at_once("http://10.96.7.7:81/")
 
     def test_api_server_through_its_service(self):
         out = self.c.nodes["b1"].inside("curl", "-sk", "--max-time", "5", "https://10.96.0.1/version", check=False)
@@ -134,10 +141,10 @@ class NetworkTest(unittest.TestCase):
         until(lambda: peers("b1").get("a1", 9999) < 500, 5, self.c.logs)
         self.c.nodes["b1"].kill(signal.SIGKILL)
         begun = time.monotonic()
-        until(lambda: peers("a1")["b1"] > 800, 5, self.c.logs)
-        self.assertLess(time.monotonic() - begun, 2)
+        until(lambda: peers("a1").get("b1", 0) > 800, 5, self.c.logs)
+        self.assertLess(time.monotonic() - begun, 4)
         self.c.nodes["b1"].start()
-        until(lambda: peers("a1")["b1"] < 500, 5, self.c.logs)
+        until(lambda: peers("a1").get("b1", 9999) < 500, 5, self.c.logs)
 
     def test_registry(self):
         port = 5055

@@ -183,13 +183,13 @@ class NodeTest(unittest.TestCase):
         self.assertIn("run 1", self.c.log("crash", query="?previous=true"))
 
     def test_kill_of_a_container(self):
-        self.c.run_pod("killed", "sleep 1000")
+        self.c.run_pod("killed", "sleep 7531")  # nobody else's
         self.c.wait_ready("killed")
-        pid = int(self.n.inside("pgrep", "-f", "^sleep 1000").split()[0])
+        pid = int(self.n.inside("pgrep", "-f", "^sleep 7531").split()[0])
         before = time.monotonic()
         self.n.inside("kill", "-9", str(pid))
         s = self.wait_status("killed", lambda s: s["restartCount"] == 1 and "running" in s["state"])
-        self.assertLess(time.monotonic() - before, 5)
+        self.assertLess(time.monotonic() - before, 9, "the first time at once, not after the 10 s of a crash loop")
         self.assertEqual(s["lastState"]["terminated"]["exitCode"], 137)
 
     def test_out_of_memory(self):
@@ -220,14 +220,15 @@ class NodeTest(unittest.TestCase):
         uid = self.c.pod("grace")["metadata"]["uid"]
         follow = subprocess.Popen(["curl", "-sN", "--cacert", self.c.ca, "--cert", f"{self.c.admin}.crt", "--key", f"{self.c.admin}.key",
                                    "https://10.77.1.1:10250/containerLogs/default/grace/main?follow=true"], stdout=subprocess.PIPE, text=True)
-        time.sleep(0.3)
+        lines = [follow.stdout.readline()]  # it follows
         before = time.monotonic()
         self.c.delete_pod("grace")
         self.c.wait_gone("grace")
         took = time.monotonic() - before
         self.assertGreater(took, 0.4)
-        self.assertLess(took, 5)
-        self.assertEqual(follow.communicate(timeout=10)[0].split("\n")[:4], ["up", "prestop", "got term", "bye"])
+        self.assertLess(took, 9, "it was not killed at the end of its grace")
+        lines += follow.communicate(timeout=10)[0].splitlines()
+        self.assertEqual([x.strip() for x in lines[:4]], ["up", "prestop", "got term", "bye"])
         until(lambda: not (self.n.data / "pods" / uid).exists(), 5, "folder removed")
 
     def test_kill_after_grace(self):
@@ -392,11 +393,11 @@ class NodeTest(unittest.TestCase):
             for p in json.loads(self.n.get("/stats/summary"))["pods"]:
                 if p["podRef"]["name"] == "stats":
                     return p["containers"][0]
-        usage()
-        time.sleep(1)
-        u = usage()
-        self.assertGreater(u["cpu"]["usageNanoCores"], 50e6)
-        self.assertLess(u["cpu"]["usageNanoCores"], 400e6)
+
+        def measured():  # the first time there is nothing to compare with
+            u = usage()
+            return u if u and 50e6 < u["cpu"].get("usageNanoCores", 0) < 400e6 else None
+        u = until(measured, 10, lambda: f"a fifth of a processor: {usage()}", 0.5)
         self.assertGreater(u["memory"]["workingSetBytes"], 0)
         metrics = self.n.get("/metrics")
         self.assertIn('container_cpu_usage_seconds_total{namespace="default",pod="stats",container="main"}', metrics)

@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 
 from lab.util import KUAYU, LabError, die_with_parent, run, wait_for, with_log
 from test.volume import network as networks
+from test.waiting import free_port  # noqa: F401, for those who import it from here
 
 BRICK_PORT, ETCD_PORT = 24100, 2379
 EXT4_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
@@ -481,12 +481,6 @@ class VolumeCluster:
         """Process ids of bricks and mounts that run: {name: pid}."""
         all_of = [*self.bricks.values(), *self.mounts.values()]
         return {p.name: p.pid for p in all_of if p.alive}
-
-
-def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 class ClusterTest(unittest.TestCase):

@@ -9,6 +9,7 @@ import threading
 import time
 import unittest
 
+from lab.util import wait_for
 from test.volume.cluster import ClusterTest
 
 PAGE = 4096
@@ -86,8 +87,7 @@ class ReadAround(ClusterTest):
         self.read_some(self.a, 10)
         self.assertLessEqual(len(resident(self.a / self.name, PAGES)), 10)
         self.read_some(self.a, 600)  # of which about 450 are different ones; the threshold is half a read a block or more, as times are
-        time.sleep(0.2)  # pages come behind the replies
-        self.assertGreater(len(resident(self.a / self.name, PAGES)), PAGES * 2 // 3)
+        wait_for("most pages are here, behind the replies", lambda: len(resident(self.a / self.name, PAGES)) > PAGES * 2 // 3, 10)
 
     def test_not_while_it_is_open_for_writing_here(self):
         fd = os.open(self.a / self.name, os.O_RDWR)

@@ -281,9 +281,11 @@ class Faults(unittest.TestCase):
         pattern = [bytes([i]) * (1 << 20) for i in range(1, 9)]
         for _ in range(8):
             fd = os.open(path / "large", os.O_RDWR | os.O_CREAT)
+            self.overwritten = 0
             writer = threading.Thread(target=self.overwrite, args=(fd, pattern), daemon=True)
             writer.start()
-            time.sleep(0.05 + r.random() * 0.1)
+            wait_for("it writes", lambda: self.overwritten > 3, 20, interval=0.001)
+            time.sleep(r.random() * 0.1)
             c.kill_mount(path)
             writer.join(20)
             self.assertFalse(writer.is_alive())
@@ -308,6 +310,7 @@ class Faults(unittest.TestCase):
         try:
             for i in range(4000):
                 os.pwrite(fd, pattern[i % 8], (i % 5) << 20)
+                self.overwritten = i + 1
         except OSError:
             pass
         try:

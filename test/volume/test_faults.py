@@ -43,7 +43,8 @@ class Writer(threading.Thread):
         time.sleep(seconds)
         return self.done == done
 
-    def goes_on(self, seconds=PAUSE_S):
+    def goes_on(self, seconds=4 * PAUSE_S):
+        """Waits; how long writes took is in `longest`, for the test to judge."""
         done = self.done
         wait_for("writes go on", lambda: self.error or self.done > done + 5, seconds, interval=0.02)
 
