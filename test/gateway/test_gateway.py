@@ -325,7 +325,7 @@ class GatewayTest(unittest.TestCase):
         threads = [threading.Thread(target=lambda: results.append(request(self.port, path="/slow"))) for _ in range(4)]
         for t in threads:
             t.start()
-        time.sleep(0.2)
+        time.sleep(0.7)  # all have been sent, none is answered
         self.endpoints["a1"]["conditions"] = {"ready": False, "serving": True, "terminating": True}
         self.publish()
         wait_for("it gets no more", 5, lambda: {request(self.port)[1] for _ in range(10)} == {"a2"})

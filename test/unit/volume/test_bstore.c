@@ -541,6 +541,8 @@ static void test_kill(void **state)
 		if (pid == 0)
 			writer(&c, seed, sh);
 		usleep(100000 + (useconds_t)(seed * 77 + (uint64_t)round * 1234567) % 200000);
+		for (int i = 0; i < 20000 && sh->steps <= 25 * (unsigned)(round + 1); i++)
+			usleep(1000); /* a slow machine */
 		kill(pid, SIGKILL);
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		if (!WIFSIGNALED(status)) /* it runs until then */

@@ -233,6 +233,17 @@ static void a_hint_names_the_new_primary(void **s)
 
 enum loss { HANGS_UP = 1, REFUSES, REFUSES_TAKEN };
 
+/* Until the client has heard of that fork: its watch takes its time on a loaded machine. */
+static void client_hears_of_fork(uint64_t fork)
+{
+	const struct vol_ino ino = {root.folder, 7};
+	struct vclient_slot *s = vclient_slot_new(w->c);
+
+	for (int i = 0; i < 10000 && vclient_forks_end(s, &ino) != fork; i++)
+		usleep(1000);
+	vclient_slot_free(s);
+}
+
 static void op_power(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
 		     struct fake_answer *a)
 {
@@ -245,7 +256,7 @@ static void op_power(struct fake_brick *b, const struct proto_head *h, const str
 	a->status = w->mode == HANGS_UP ? -1 : -EAGAIN;
 	a->flags = w->mode == REFUSES_TAKEN ? FRAME_TAKEN : 0;
 	set_fork(3, 0, 7, 3);
-	usleep(100000); /* the client hears of it */
+	client_hears_of_fork(3);
 }
 
 /* vclient_forks_end behind a write of len bytes. */
@@ -259,7 +270,7 @@ static uint64_t forks_of_write(uint32_t len, enum loss mode)
 	begin(op_power, 10000);
 	w->mode = (int)mode;
 	set_fork(2, 0, 7, 2);
-	usleep(100000);
+	client_hears_of_fork(2);
 	vclient_forks_begin(w->slot);
 	assert_int_equal(vclient_call(w->slot, &op, &res, NULL), 0);
 	forks = vclient_forks_end(w->slot, &op.ino);
