@@ -18,14 +18,17 @@ KUBECTLS = [p for p in ("/usr/bin/kubectl", os.path.join(ROOT, ".cache/kubectl-d
 
 
 def wait_for(what, seconds, why):
-    """Calls what() until it returns something true."""
-    until = time.monotonic() + patient(seconds)
+    """Calls what() until it returns something true. An answer that is none, or not of the expected form, counts as "not yet"."""
+    until, last = time.monotonic() + patient(seconds), ""
     while time.monotonic() < until:
-        got = what()
+        try:
+            got, last = what(), ""
+        except (AttributeError, IndexError, KeyError, TypeError, OSError) as e:
+            got, last = None, " (%r)" % e
         if got:
             return got
         time.sleep(0.05)
-    raise AssertionError("not within %s s: %s" % (patient(seconds), why() if callable(why) else why))
+    raise AssertionError("not within %s s: %s%s" % (patient(seconds), why() if callable(why) else why, last))
 
 
 class Pki:

@@ -21,15 +21,18 @@ KUAYU = os.environ.get("KUAYU_PROGRAM") or os.path.join(SOURCE, "build/src/cli/k
 
 
 def wait_for(what, seconds, condition, promised=False):
-    """Polls condition() until it is true and returns its value; bounded. promised: by the product, within these seconds."""
+    """Polls condition() until it is true and returns its value; bounded. promised: by the product, within these seconds. No connection: not yet."""
     seconds = seconds if promised else patient(seconds)
     end = time.monotonic() + seconds
     while True:
-        value = condition()
+        try:
+            value, why = condition(), ""
+        except (OSError, http.client.HTTPException) as e:
+            value, why = None, f" ({e!r})"
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {what}{why}")
         time.sleep(0.02)
 
 

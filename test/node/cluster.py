@@ -46,15 +46,18 @@ def children(pid):
 
 
 def until(what, seconds=20, text="condition", every=0.02):
-    """Waits until what() is true and returns its value."""
+    """Waits until what() is true and returns its value. No connection, or an answer of another form: not yet."""
     seconds = patient(seconds)
     end = time.monotonic() + seconds
     while True:
-        value = what()
+        try:
+            value, why = what(), ""
+        except (ApiError, OSError, http.client.HTTPException, KeyError, TypeError) as e:
+            value, why = None, f" ({e!r})"
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {text() if callable(text) else text}")
+            raise AssertionError(f"not within {seconds} s{why}: {text() if callable(text) else text}")
         time.sleep(every)
 
 
