@@ -167,42 +167,81 @@ static int hold_own_key(struct keeper *k, struct err *e)
 	return store_txn(k->api->store, NULL, 0, &op, 1, &rev, e);
 }
 
-/* ctx: the endpoints as they should be */
-static int change_endpoints(struct call *c, const json_t *cur, json_t **ret, void *ctx)
+struct wanted {
+	const char *field;
+	json_t *value;
+};
+
+/* ctx: a field as it should be */
+static int change_field(struct call *c, const json_t *cur, json_t **ret, void *ctx)
 {
+	const struct wanted *want = ctx;
 	json_t *obj = json_deep_copy(cur);
 
-	json_object_set(obj, "endpoints", ctx);
+	json_object_set(obj, want->field, want->value);
 	*ret = obj;
-	if (json_equal(json_object_get(cur, "endpoints"), ctx))
+	if (json_equal(json_object_get(cur, want->field), want->value))
 		return 0;
 	return prepare_update(c, cur, obj);
+}
+
+/* Writes the field where it differs; false = there is no such object. */
+static bool keep_field(struct keeper *k, const struct model_kind *kind, const char *field, json_t *value)
+{
+	struct call *c = call_of(k->api, kind, "default", "kubernetes");
+	struct wanted want = {field, value};
+	json_t *obj = NULL;
+	bool missing;
+
+	missing = object_modify(c, change_field, &want, &obj) < 0 && c->code == 404;
+	if (!missing && !obj)
+		log_warn("default/kubernetes: %s", js_str_or(c->status, "message", ""));
+	json_decref(obj);
+	call_free(c);
+	return !missing;
+}
+
+static json_t *own_port_new(struct keeper *k)
+{
+	return json_pack("{ss si ss}", "name", "https", "port", k->api->port, "protocol", "TCP");
 }
 
 /* One slice a port; servers of a cluster have one port. */
 static void keep_slice(struct keeper *k, json_t *endpoints)
 {
 	const struct model_kind *kind = kind_of("discovery.k8s.io", "endpointslices");
-	struct call *c = call_of(k->api, kind, "default", "kubernetes");
-	json_t *obj = NULL;
+	json_t *o;
 
-	if (object_modify(c, change_endpoints, endpoints, &obj) < 0 && c->code == 404) {
-		json_t *o = object_of(kind, "default", "kubernetes");
+	if (keep_field(k, kind, "endpoints", endpoints))
+		return;
+	o = object_of(kind, "default", "kubernetes");
+	js_set_new(o, "metadata.labels", json_object());
+	json_object_set_new(js_get(o, "metadata.labels"), "kubernetes.io/service-name",
+			    json_string("kubernetes"));
+	json_object_set_new(o, "addressType", json_string("IPv4"));
+	json_object_set(o, "endpoints", endpoints);
+	json_object_set_new(o, "ports", json_pack("[o]", own_port_new(k)));
+	(void)create(k->api, kind, "default", o);
+}
 
-		js_set_new(o, "metadata.labels", json_object());
-		json_object_set_new(js_get(o, "metadata.labels"), "kubernetes.io/service-name",
-				    json_string("kubernetes"));
-		json_object_set_new(o, "addressType", json_string("IPv4"));
-		json_object_set(o, "endpoints", endpoints);
-		json_object_set_new(
-			o, "ports",
-			json_pack("[{ss si ss}]", "name", "https", "port", k->api->port, "protocol", "TCP"));
-		(void)create(k->api, kind, "default", o);
-	} else if (!obj) {
-		log_warn("default/kubernetes: %s", js_str_or(c->status, "message", ""));
-	}
-	json_decref(obj);
-	call_free(c);
+/* The same in the older form, which kubectl 1.20 reads. */
+static void keep_old_form(struct keeper *k, const json_t *endpoints)
+{
+	const struct model_kind *kind = kind_of("", "endpoints");
+	_cleanup_json_ json_t *addresses = json_array(), *subsets = NULL;
+	json_t *e, *o;
+	size_t i;
+
+	json_array_foreach ((json_t *)endpoints, i, e)
+		json_array_append_new(
+			addresses,
+			json_pack("{sO}", "ip", json_array_get(json_object_get(e, "addresses"), 0)));
+	subsets = json_pack("[{sO s[o]}]", "addresses", addresses, "ports", own_port_new(k));
+	if (keep_field(k, kind, "subsets", subsets))
+		return;
+	o = object_of(kind, "default", "kubernetes");
+	json_object_set(o, "subsets", subsets);
+	(void)create(k->api, kind, "default", o);
 }
 
 static int keep_endpoints(struct keeper *k, struct err *e)
@@ -227,6 +266,7 @@ static int keep_endpoints(struct keeper *k, struct err *e)
 	}
 	store_list_done(&l);
 	keep_slice(k, endpoints);
+	keep_old_form(k, endpoints);
 	return 0;
 }
 

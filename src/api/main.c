@@ -10,6 +10,7 @@
 #include "api/api.h"
 #include "api/internal.h"
 
+#define BODY_MAX 3145728 /* bytes of a request */
 #define IDLE_MS \
 	240000 /* longer than clients keep idle connections (Go: 90 s), so that it is they who close */
 
@@ -108,6 +109,11 @@ static int start(struct api *api, struct err *e)
 		.cert_file = api->s.tls_cert,
 		.key_file = api->s.tls_key,
 		.client_ca_file = api->s.client_ca,
+		.body_max = BODY_MAX,
+		.too_large =
+			"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\","
+			"\"message\":\"Request entity too large: limit is 3145728\",\"reason\":"
+			"\"RequestEntityTooLarge\",\"code\":413}",
 		.handle = route,
 		.ctx = api,
 		.connections_max = 10000,

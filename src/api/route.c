@@ -232,19 +232,20 @@ static void fail_no_runner(struct call *c)
 static void fail_no_path(struct call *c, const char *path)
 {
 	_cleanup_strv_ char **p = strv_split(path, '/', false);
-	size_t n = strv_len(p), at = 3;
+	size_t n = strv_len(p), at;
+	bool core = n >= 3 && streq(p[0], "api"), named = n >= 4 && streq(p[0], "apis");
 
 	c->kind = NULL;
-	if (n >= 4 && streq(p[0], "apis")) {
-		if (n >= 6 && streq(p[3], "namespaces"))
-			at = 5;
+	at = core ? 2 : 3;
+	if ((core || named) && n >= at + 3 && streq(p[at], "namespaces"))
+		at += 2;
+	if ((core || named) && !model_kind_by_plural(core ? "" : p[1], core ? p[1] : p[2], p[at]))
 		fail(c, 404, "NotFound",
 		     "the server could not find the requested resource: kuayu does not offer %.100s in "
-		     "%.100s/%.100s",
-		     p[at], p[1], p[2]);
-	} else {
+		     "%.100s%s%.100s",
+		     p[at], p[1], core ? "" : "/", core ? "" : p[2]);
+	else
 		fail(c, 404, "NotFound", "the server could not find the requested resource");
-	}
 }
 
 static int admit(struct call *c)

@@ -3,14 +3,19 @@
  * they are ready. A pod on a node that is given up is not ready whatever it said last, so traffic turns away in the same
  * moment as the verdict, without waiting for the pods' own status to be rewritten.
  *
+ * The older Endpoints object of the Service's name is kept beside them, with at most ADDRESSES_MAX addresses: kubectl 1.20 and people read
+ * it (`kubectl get endpoints`), nothing of kuayu does. One that somebody else made is left alone.
+ *
  * Pods whose named ports resolve differently go into slices of their own. At most 100 endpoints a slice. Names are made
  * of service, ports and number, so creating one twice is impossible. Not here: Services without a selector (their
  * slices are the user's), IPv6. */
 #include "control/reconcile.h"
 
-#define SLICE_MAX  100
-#define GROUPS_MAX 16
-#define MANAGER	   "kuayu-controller"
+#define SLICE_MAX     100
+#define GROUPS_MAX    16
+#define ADDRESSES_MAX 1000
+#define MANAGER	      "kuayu-controller"
+#define MANAGED_BY    "endpoints.kubernetes.io/managed-by"
 
 struct group {
 	json_t *ports;	   /* of the slice */
@@ -155,6 +160,88 @@ static void write_slice(const struct world *w, json_t *want, struct plan *p)
 	plan_update(p, K_ENDPOINTSLICE, NULL, copy);
 }
 
+/* ---- Endpoints ---- */
+
+static json_t *address_new(const json_t *endpoint)
+{
+	static const char *const same[] = {"hostname", "nodeName", "targetRef"};
+	json_t *a = json_pack("{s:O}", "ip", json_array_get(json_object_get(endpoint, "addresses"), 0));
+
+	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
+		if (json_object_get(endpoint, same[i]))
+			json_object_set(a, same[i], json_object_get(endpoint, same[i]));
+	return a;
+}
+
+static json_t *subset_ports_new(const json_t *ports)
+{
+	json_t *out = json_deep_copy(ports), *port;
+	size_t i;
+
+	json_array_foreach (out, i, port)
+		if (!*js_str_or(port, "name", ""))
+			json_object_del(port, "name");
+	return out;
+}
+
+/* NULL when the group has nobody to name: Kubernetes leaves pods that are being stopped out. */
+static json_t *subset_new(const struct group *g, size_t *room)
+{
+	_cleanup_json_ json_t *ready = json_array(), *unready = json_array();
+	json_t *out, *e;
+	size_t i;
+
+	json_array_foreach (g->endpoints, i, e) {
+		bool is_ready = js_bool(e, "conditions.ready", false);
+
+		if (!*room || (!is_ready && js_bool(e, "conditions.terminating", false)))
+			continue;
+		json_array_append_new(is_ready ? ready : unready, address_new(e));
+		--*room;
+	}
+	if (!json_array_size(ready) && !json_array_size(unready))
+		return NULL;
+	out = json_object();
+	if (json_array_size(ready))
+		json_object_set(out, "addresses", ready);
+	if (json_array_size(unready))
+		json_object_set(out, "notReadyAddresses", unready);
+	if (json_array_size(g->ports))
+		json_object_set_new(out, "ports", subset_ports_new(g->ports));
+	return out;
+}
+
+static void write_endpoints(const struct world *w, json_t *svc, const struct group *g, size_t n,
+			    struct plan *p)
+{
+	json_t *have = world_get(w, K_ENDPOINTS, obj_ns(svc), obj_name(svc)), *copy;
+	_cleanup_json_ json_t *subsets = json_array();
+	size_t room = ADDRESSES_MAX;
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *one = subset_new(&g[i], &room);
+
+		if (one)
+			json_array_append_new(subsets, one);
+	}
+	if (!have) {
+		plan_create(p, K_ENDPOINTS,
+			    json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s}, s:[o]}, s:O}", "apiVersion", "v1",
+				      "kind", "Endpoints", "metadata", "name", obj_name(svc), "namespace",
+				      obj_ns(svc), "labels", MANAGED_BY, MANAGER, "ownerReferences",
+				      owner_ref_new(svc, K_SERVICE, true), "subsets", subsets));
+		return;
+	}
+	if (!streq(obj_label(have, MANAGED_BY), MANAGER) || obj_deleting(have))
+		return;
+	if (json_array_size(subsets) == json_array_size(json_object_get(have, "subsets")) &&
+	    (!json_array_size(subsets) || json_equal(subsets, json_object_get(have, "subsets"))))
+		return;
+	copy = json_deep_copy(have);
+	json_object_set(copy, "subsets", subsets);
+	plan_update(p, K_ENDPOINTS, NULL, copy);
+}
+
 void endpoints_reconcile(const struct world *w, const char *ns, const char *name, struct plan *p)
 {
 	json_t *svc = world_get(w, K_SERVICE, ns, name);
@@ -176,6 +263,9 @@ void endpoints_reconcile(const struct world *w, const char *ns, const char *name
 			json_object_set_new(wanted, obj_name(slice), json_true());
 			write_slice(w, slice, p);
 		}
+	}
+	write_endpoints(w, svc, g, n, p);
+	for (size_t i = 0; i < n; i++) {
 		json_decref(g[i].ports);
 		json_decref(g[i].endpoints);
 	}

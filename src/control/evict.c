@@ -9,6 +9,7 @@
  *                     all others                                 deleted now
  *   ready           taints away; Ready of node and pods back to what the agent last said when it was only our doing;
  *                   Ready=False by its own word gives taints not-ready, and its pods are asked to leave after NOT_READY_S
+ *                   pods that do not tolerate a NoExecute taint that somebody else set are asked to leave
  *   slow, returning nothing changes
  *
  * Deletion is by uid and without grace: the agent that could stop the pod is not heard. When it comes back it finds pods
@@ -92,7 +93,7 @@ static int64_t tainted_us(const json_t *node, int64_t now_us)
 
 static bool may_evict(const json_t *node, json_t *pod, const struct node_view *v, struct plan *p)
 {
-	int64_t tolerated_s = pod_toleration_s(pod, UNREACHABLE_TAINT, 0), left_us;
+	int64_t tolerated_s = pod_toleration_s(pod, UNREACHABLE_TAINT, "", 0), left_us;
 
 	if (tolerated_s == INT64_MAX)
 		return false;
@@ -133,7 +134,7 @@ static void ask_to_leave(const struct world *w, const json_t *node, int64_t sinc
 
 		if (!streq(js_str(pods[i], "spec.nodeName"), obj_name(node)) || !pod_is_active(pods[i]))
 			continue;
-		s = pod_toleration_s(pods[i], NOT_READY_TAINT, NOT_READY_S);
+		s = pod_toleration_s(pods[i], NOT_READY_TAINT, "", NOT_READY_S);
 		if (s == INT64_MAX)
 			continue;
 		left_us = since_us + s * 1000000 - p->now_us;
@@ -162,6 +163,75 @@ static void restore_pods(const struct world *w, const json_t *node, struct plan 
 	}
 }
 
+static bool is_others(const json_t *taint)
+{
+	const char *key = js_str_or(taint, "key", "");
+
+	return streq(js_str(taint, "effect"), "NoExecute") && !streq(key, UNREACHABLE_TAINT) &&
+	       !streq(key, NOT_READY_TAINT);
+}
+
+/* How long the pod may still stay, microseconds; INT64_MAX = for ever. *ret_timed is set when that depends on a taint's time. */
+static int64_t stay_us(const json_t *node, const json_t *pod, int64_t now_us, bool *ret_timed)
+{
+	int64_t left_us = INT64_MAX;
+	json_t *t;
+	size_t i;
+
+	json_array_foreach (js_get(node, "spec.taints"), i, t) {
+		int64_t since_us = obj_time_us(t, "timeAdded"), s;
+
+		if (!is_others(t))
+			continue;
+		s = pod_toleration_s(pod, js_str_or(t, "key", ""), js_str_or(t, "value", ""), 0);
+		if (s == INT64_MAX)
+			continue;
+		*ret_timed |= s > 0 && !since_us;
+		left_us = MIN(left_us, (since_us ? since_us : now_us) + s * 1000000 - now_us);
+	}
+	return left_us;
+}
+
+/* tolerationSeconds count from a taint's timeAdded, which kubectl does not write. */
+static void date_taints(json_t *node, struct plan *p)
+{
+	json_t *taints = json_deep_copy(js_get(node, "spec.taints")), *t;
+	size_t i;
+
+	json_array_foreach (taints, i, t)
+		if (is_others(t) && !obj_time_us(t, "timeAdded"))
+			json_object_set_new(t, "timeAdded", plan_time(p));
+	plan_patch(p, ACTION_PATCH_MERGE, K_NODE, NULL, node,
+		   json_pack("{s:{s:s}, s:{s:o}}", "metadata", "resourceVersion",
+			     js_str_or(node, "metadata.resourceVersion", ""), "spec", "taints", taints));
+}
+
+/* As Kubernetes: a taint NoExecute that somebody set. */
+static void obey_taints(const struct world *w, json_t *node, struct plan *p)
+{
+	_cleanup_free_ json_t **pods = NULL;
+	bool others = false, timed = false;
+	json_t *t;
+	size_t i;
+
+	json_array_foreach (js_get(node, "spec.taints"), i, t)
+		others |= is_others(t);
+	pods = others ? world_list(w, K_POD, NULL, NULL) : NULL;
+	for (i = 0; pods && pods[i]; i++) {
+		int64_t left_us;
+
+		if (!streq(js_str(pods[i], "spec.nodeName"), obj_name(node)) || !pod_is_active(pods[i]))
+			continue;
+		left_us = stay_us(node, pods[i], p->now_us, &timed);
+		if (left_us <= 0)
+			plan_delete(p, K_POD, pods[i], -1);
+		else if (left_us != INT64_MAX)
+			plan_again(p, left_us / 1000 + 10);
+	}
+	if (timed)
+		date_taints(node, p);
+}
+
 static void serve(const struct world *w, json_t *node, struct plan *p)
 {
 	const json_t *ready = obj_condition(node, "Ready");
@@ -170,6 +240,7 @@ static void serve(const struct world *w, json_t *node, struct plan *p)
 	bool of_long = since_us && p->now_us - since_us > NOT_READY_S * 1000000LL;
 
 	restore_pods(w, node, p);
+	obey_taints(w, node, p);
 	if (ready && streq(status, "Unknown") && streq(js_str(ready, "reason"), REASON_SILENT)) {
 		set_condition(p, K_NODE, node, "True", "NodeAgentReady",
 			      "The node agent renews its lease again.");

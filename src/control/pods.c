@@ -51,7 +51,7 @@ bool pod_is_singleton(const json_t *pod)
 	       streq(obj_annotation(pod, "kuayu.io/singleton"), "true");
 }
 
-int64_t pod_toleration_s(const json_t *pod, const char *taint_key, int64_t otherwise)
+int64_t pod_toleration_s(const json_t *pod, const char *taint_key, const char *taint_value, int64_t otherwise)
 {
 	int64_t s = -1;
 	json_t *t;
@@ -65,7 +65,7 @@ int64_t pod_toleration_s(const json_t *pod, const char *taint_key, int64_t other
 			continue;
 		if (effect && *effect && !streq(effect, "NoExecute"))
 			continue;
-		if (streq(op, "Equal") && *js_str_or(t, "value", ""))
+		if (streq(op, "Equal") && !streq(js_str_or(t, "value", ""), taint_value))
 			continue;
 		/* Of several the shortest counts, as in Kubernetes. */
 		s = s < 0 ? js_int(t, "tolerationSeconds", INT64_MAX)
@@ -73,6 +73,17 @@ int64_t pod_toleration_s(const json_t *pod, const char *taint_key, int64_t other
 		s = MAX(0, s);
 	}
 	return s < 0 ? otherwise : s;
+}
+
+bool node_evicts(const json_t *node)
+{
+	json_t *t;
+	size_t i;
+
+	json_array_foreach (js_get(node, "spec.taints"), i, t)
+		if (streq(js_str(t, "effect"), "NoExecute"))
+			return true;
+	return false;
 }
 
 bool node_has_taint(const json_t *node, const char *key, const char *effect)

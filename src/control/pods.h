@@ -16,7 +16,9 @@ bool pod_is_available(const json_t *pod, int64_t min_ready_s, int64_t now_us, in
 /* Singletons are fenced before they are replaced. */
 bool pod_is_singleton(const json_t *pod);
 /* Seconds a NoExecute taint is tolerated: INT64_MAX = for ever; `otherwise` when no toleration matches. */
-int64_t pod_toleration_s(const json_t *pod, const char *taint_key, int64_t otherwise);
+int64_t pod_toleration_s(const json_t *pod, const char *taint_key, const char *taint_value,
+			 int64_t otherwise);
+bool node_evicts(const json_t *node); /* has a NoExecute taint, whoever set it */
 bool node_has_taint(const json_t *node, const char *key, const char *effect);
 /* A pod out of a PodTemplateSpec, controlled by owner. name is taken over. */
 json_t *pod_object_new(const json_t *template, const json_t *owner, enum kind owner_kind, char *name);

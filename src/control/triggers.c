@@ -196,7 +196,7 @@ static void pod_changed(struct manager *m, json_t *old, json_t *obj)
 
 		if (!node)
 			manager_enqueue(m, C_PODGC, "", "all", 1000);
-		else if (node_has_taint(node, UNREACHABLE_TAINT, "NoExecute"))
+		else if (node_evicts(node))
 			manager_enqueue(m, C_NODE, "", obj_name(node), 0);
 	}
 }
@@ -222,6 +222,9 @@ void triggers_changed(struct manager *m, enum kind kind, json_t *old, json_t *ob
 		service = obj_label(o, "kubernetes.io/service-name");
 		if (service)
 			manager_enqueue(m, C_ENDPOINTS, obj_ns(o), service, 0);
+		break;
+	case K_ENDPOINTS:
+		manager_enqueue(m, C_ENDPOINTS, obj_ns(o), obj_name(o), 0);
 		break;
 	case K_NODE:
 		if (endpoints_differ(old, obj))

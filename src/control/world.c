@@ -62,6 +62,11 @@ const struct model_kind control_kinds[KINDS] = {
 			    .version = "v1",
 			    .kind = "StorageClass",
 			    .plural = "storageclasses"},
+	[K_ENDPOINTS] = {.group = "",
+			 .version = "v1",
+			 .kind = "Endpoints",
+			 .plural = "endpoints",
+			 .namespaced = true},
 };
 
 enum kind kind_of(const char *api_version, const char *kind_name)

@@ -21,6 +21,7 @@ enum kind {
 	K_CLAIM,
 	K_VOLUME,
 	K_STORAGECLASS,
+	K_ENDPOINTS,
 	KINDS,
 };
 

@@ -172,12 +172,14 @@ static void linger(struct http_conn *c)
 
 static void refuse(struct http_conn *c, int status, const char *text)
 {
-	char line[400];
+	const char *json = status == 413 ? c->server->o.too_large : NULL;
+	char line[800];
 
 	snprintf(line, sizeof(line),
-		 "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: "
+		 "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: "
 		 "close\r\n\r\n%s\n",
-		 status, text, strlen(text) + 1, text);
+		 status, text, json ? "application/json" : "text/plain", strlen(json ? json : text) + 1,
+		 json ? json : text);
 	http_conn_send(c, line, strlen(line), NULL);
 	if (!c->closing)
 		linger(c);

@@ -16,6 +16,7 @@ struct http_server_options {
 	const char *cert_file, *key_file, *client_ca_file;
 	bool client_cert_required;
 	size_t body_max;	 /* bytes; 0 = 3 MiB; more is answered 413 */
+	const char *too_large;	 /* JSON of that answer, at most 500 bytes; NULL = plain text */
 	int connections_max;	 /* 0 = 2,000 */
 	int64_t idle_timeout_ms; /* 0 = 90,000; streams have none */
 	void (*handle)(void *ctx, struct http_req *req);

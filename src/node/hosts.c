@@ -67,6 +67,18 @@ char *services_hosts(struct agent *a, const char *ns)
 	return b.len ? buf_take(&b) : xstrdup("");
 }
 
+/* As Kubernetes: with a subdomain (pods of a StatefulSet have one) the whole name comes first, which `hostname -f` finds. */
+static void add_own_line(struct buf *b, const struct pod *p)
+{
+	const char *host = js_str_or(p->obj, "spec.hostname", p->name),
+		   *sub = js_str_or(p->obj, "spec.subdomain", "");
+
+	(void)buf_addf(b, "%s\t", p->ip);
+	if (*sub)
+		(void)buf_addf(b, "%s.%s.%s.svc.cluster.local ", host, sub, p->ns);
+	(void)buf_addf(b, "%s\n", host);
+}
+
 void hosts_write(struct pod *p)
 {
 	_cleanup_free_ char *services = services_hosts(p->a, p->ns),
@@ -77,9 +89,10 @@ void hosts_write(struct pod *p)
 	size_t i, k, len;
 
 	(void)buf_adds(&b, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-	if (p->ip)
-		(void)buf_addf(&b, "%s\t%s\n", p->ip,
-			       p->host_network ? p->a->s.name : js_str_or(p->obj, "spec.hostname", p->name));
+	if (p->ip && p->host_network)
+		(void)buf_addf(&b, "%s\t%s\n", p->ip, p->a->s.name);
+	else if (p->ip)
+		add_own_line(&b, p);
 	json_array_foreach (js_get(p->obj, "spec.hostAliases"), i, alias)
 		json_array_foreach (json_object_get(alias, "hostnames"), k, name)
 			if (ipv4_ok(js_str(alias, "ip")) && json_is_string(name))

@@ -247,6 +247,11 @@ static void put_masquerade(const struct rules_input *in, struct buf *out)
 		add_element(&nets, in->pod_cidr);
 		(void)buf_addf(out, "\t\tip saddr %s ip daddr != { %s } masquerade\n", in->pod_cidr,
 			       nets.data);
+		/* From outside by a node port to another node's pod: its answer must come back through here. */
+		(void)buf_addf(
+			out,
+			"\t\tct status dnat oifname != \"lo\" ip saddr != %s ip daddr != %s masquerade\n",
+			in->pod_cidr, in->pod_cidr);
 	}
 	(void)buf_adds(out, "\t}\n");
 }

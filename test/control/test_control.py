@@ -6,7 +6,7 @@ import time
 import unittest
 import urllib.request
 
-from test.api.server import wait_for
+from test.api.server import KUBECTLS, wait_for
 from test.control.cluster import MERGE, Cluster
 
 TEMPLATE = {"metadata": {"labels": {"app": "x"}},
@@ -191,8 +191,46 @@ class Workloads(ControlTest):
         self.assertEqual(e["zone"], e["nodeName"][0])
         s = self.items("/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices" % self.ns)[0]
         self.assertEqual(s["ports"][0]["port"], 80)
+        old = "/api/v1/namespaces/%s/endpoints/" % self.ns
+
+        def addresses():
+            subsets = self.s.call("GET", old + "web")[1].get("subsets", [])
+            return [a["ip"] for x in subsets for a in x.get("addresses", [])], [x["ports"] for x in subsets]
+        self.within(5, lambda: len(addresses()[0]) == 3, "the older form of them")
+        self.assertEqual(addresses()[1], [[{"name": "http", "port": 80, "protocol": "TCP"}]])
+        for kubectl in KUBECTLS:
+            self.assertRegex(self.s.kubectl("describe", "service", "web", "-n", self.ns, binary=kubectl), r"Endpoints: +10\.78\.0\.\d+:80,")
+            self.assertRegex(self.s.kubectl("get", "endpoints", "kubernetes", binary=kubectl), r"127\.0\.0\.1:\d+ ")
+        mine = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "theirs"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]}
+        self.create("endpoints", mine)
+        self.create("services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs"},
+                                 "spec": {"selector": {"app": "ep"}, "ports": [{"port": 80}]}})
+        self.within(5, lambda: self.endpoints("theirs"), "slices")
+        self.assertEqual(self.s.call("GET", old + "theirs")[1]["subsets"][0]["addresses"], [{"ip": "192.0.2.1"}], "left alone")
         self.s.call("DELETE", "/api/v1/namespaces/%s/services/web" % self.ns)
         self.within(10, lambda: not self.endpoints("web"), "slices follow their service")
+        self.within(10, lambda: self.s.call("GET", old + "web")[0] == 404, "and the older form")
+
+    def test_taint_that_people_set(self):
+        d = workload("Deployment", "tainted", 3)
+        d["spec"]["template"]["spec"]["tolerations"] = [{"key": "repair", "operator": "Equal", "value": "never", "effect": "NoExecute"}]
+        self.create("deployments", d)
+        patient = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "patient", "labels": {"app": "patient"}},
+                   "spec": {"nodeName": "b1", "containers": [{"name": "c", "image": "x:1"}],
+                            "tolerations": [{"key": "repair", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 4}]}}
+        self.create("pods", patient)
+        self.within(15, lambda: len(self.ready("tainted")) == 3 and self.ready("patient"), "4 pods")
+        self.s.kubectl("taint", "node", "b1", "repair=now:NoExecute")
+        began = time.monotonic()
+        try:
+            self.within(10, lambda: len(self.ready("tainted")) == 3 and not [p for p in self.pods("tainted") if p["spec"].get("nodeName") == "b1"],
+                        "pods leave")
+            if time.monotonic() - began < 3:
+                self.assertTrue(self.ready("patient"), "it has 4 s")
+            self.within(10, lambda: not self.pods("patient"), "its time is over")
+            self.assertGreater(time.monotonic() - began, 2.5)
+        finally:
+            self.s.kubectl("taint", "node", "b1", "repair-")
 
     def test_garbage_background_foreground_orphan(self):
         for name in ("bg", "fg", "or"):

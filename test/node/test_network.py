@@ -93,6 +93,21 @@ class NetworkTest(unittest.TestCase):
             a.inside("ip", "link", "del", "low")
         self.assertEqual(self.fetch("ca", "http://self/").strip(), "wa")
 
+    def test_node_port(self):
+        self.service("outside", "10.96.7.11", 80, ["wa", "wb"], type="NodePort")
+        port = self.c.request("GET", "/api/v1/namespaces/default/services/outside")["spec"]["ports"][0]["nodePort"]
+        for node in ("a1", "b1"):
+            until(lambda: str(port) in self.c.nodes[node].inside("nft", "list", "map", "ip", "kuayu", "nodeports"), 5, self.c.logs)
+        for client in ("a1", "b1"):
+            for address in ("10.77.1.1", "10.77.2.1"):
+                got = {self.c.nodes[client].inside("curl", "-sS", "--max-time", "3", f"http://{address}:{port}/").strip() for _ in range(12)}
+                self.assertEqual(got, {"wa", "wb"}, f"{client} -> {address}")
+        self.assertIn(self.fetch("ca", f"http://10.77.2.1:{port}/").strip(), ("wa", "wb"))
+
+    def test_whole_name(self):
+        self.c.run_pod("whole", "hostname -f; sleep 1000", hostname="whole-0", subdomain="set")
+        self.c.wait_log("whole", "whole-0.set.default.svc.cluster.local")
+
     def test_prefer_close(self):
         self.fetch_until("ca", "http://near/")
         self.assertEqual({self.fetch("ca", "http://near/").strip() for _ in range(10)}, {"wa"})
