@@ -5,11 +5,16 @@
 
 #define NODE_PORT	10250
 #define LOG_STREAMS_MAX 256
+#define QUEUE_HIGH	((size_t)4 << 20) /* so much waits for a slow client: the node agent waits too */
+#define QUEUE_LOW	((size_t)1 << 20)
+#define RESUME_MS	20
+#define WHOLE_LOG_MS	600000
 
 struct log_stream {
 	struct call *call;
 	struct http_call *fetch; /* NULL = over */
-	bool begun;
+	struct timer *resume;	 /* runs while fetch is paused */
+	bool begun, follows;
 	struct buf error;
 };
 
@@ -18,6 +23,7 @@ static const char *const passed_on[] = {"follow",     "tailLines", "sinceSeconds
 
 static void free_stream(struct log_stream *l)
 {
+	timer_free(l->resume);
 	l->call->api->log_streams--;
 	l->call->http = NULL;
 	call_free(l->call);
@@ -45,6 +51,21 @@ static void on_data(void *ctx, const char *data, size_t len)
 		http_stream_begin(l->call->http, 200, "text/plain", on_closed, l);
 	}
 	(void)http_stream_write(l->call->http, data, len);
+	if (http_stream_queued(l->call->http) > QUEUE_HIGH) {
+		http_call_pause(l->fetch, true);
+		timer_start(l->resume, RESUME_MS, RESUME_MS);
+	}
+}
+
+static void on_resume(void *ctx)
+{
+	struct log_stream *l = ctx;
+
+	if (l->fetch && http_stream_queued(l->call->http) > QUEUE_LOW)
+		return;
+	timer_stop(l->resume);
+	if (l->fetch)
+		http_call_pause(l->fetch, false);
 }
 
 static void on_done(void *ctx, int status, const char *body, size_t len, const char *text)
@@ -52,7 +73,9 @@ static void on_done(void *ctx, int status, const char *body, size_t len, const c
 	struct log_stream *l = ctx;
 
 	l->fetch = NULL;
-	if (l->begun) {
+	if (l->begun && status < 0 && !l->follows) {
+		http_stream_cut(l->call->http);
+	} else if (l->begun) {
 		http_stream_end(l->call->http);
 	} else if (status >= 200 && status < 300) {
 		http_reply(l->call->http, 200, "text/plain", body, len, NULL);
@@ -178,7 +201,7 @@ void log_begin(struct call *c)
 	bool endless = query_true(c, "follow");
 	struct log_stream *l;
 	struct http_call_options o = {.method = "GET",
-				      .timeout_ms = endless ? -1 : 60000,
+				      .timeout_ms = endless ? -1 : WHOLE_LOG_MS,
 				      .connect_timeout_ms = 3000,
 				      .data = on_data,
 				      .done = on_done};
@@ -196,6 +219,8 @@ void log_begin(struct call *c)
 	}
 	l = xcalloc(1, sizeof(*l));
 	l->call = c;
+	l->follows = endless;
+	l->resume = timer_new(&c->api->loop, on_resume, l);
 	c->api->log_streams++;
 	o.url = url.data;
 	o.ctx = l;

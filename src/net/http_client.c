@@ -492,3 +492,21 @@ void http_call_cancel(struct http_call *call)
 	if (!c->busy)
 		call_free(call);
 }
+
+void http_call_pause(struct http_call *call, bool on)
+{
+	struct http_client *c = call->c;
+	bool inside = c->in_curl;
+
+	if (call->cancelled || call->waiting)
+		return;
+	if (on) {
+		curl_easy_pause(call->easy, CURLPAUSE_RECV);
+		return;
+	}
+	c->busy++; /* what curl has kept is delivered at once */
+	c->in_curl = true;
+	curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	c->in_curl = inside;
+	settle(c);
+}

@@ -40,5 +40,7 @@ struct http_call_options {
 struct http_client *http_client_new(uv_loop_t *loop, const struct http_client_options *o, struct err *e);
 struct http_client *http_client_free(struct http_client *c); /* ends its calls without calling done */
 struct http_call *http_call_new(struct http_client *c, const struct http_call_options *o);
+/* A stream whose reader is slow: no more data until it goes on. From inside data too; not after done. */
+void http_call_pause(struct http_call *call, bool on);
 /* done is not called any more. Not after done. */
 void http_call_cancel(struct http_call *call);

@@ -479,3 +479,13 @@ void http_stream_end(struct http_req *r)
 {
 	deliver(letter_new(r, LETTER_END, 0));
 }
+
+size_t http_stream_queued(const struct http_req *r)
+{
+	return r->queued;
+}
+
+void http_stream_cut(struct http_req *r)
+{
+	r->cut = true;
+}

@@ -54,3 +54,6 @@ void http_stream_begin(struct http_req *r, int status, const char *content_type,
 /* Copies data. -ENOBUFS when more than 16 MiB wait: the slow client is then cut off. */
 int http_stream_write(struct http_req *r, const void *data, size_t len);
 void http_stream_end(struct http_req *r);
+size_t http_stream_queued(const struct http_req *r); /* bytes that the client has not taken yet */
+/* Instead of http_stream_end: the connection breaks within a second, so that the client sees that something is missing. */
+void http_stream_cut(struct http_req *r);

@@ -4,14 +4,16 @@
  *   GET /containerLogs/NS/POD/CONTAINER?follow&tailLines&sinceSeconds&sinceTime&timestamps&previous&limitBytes
  *   GET /pods  /stats/summary  /metrics  /healthz
  *
- * A client certificate of --client-ca is demanded for everything but /healthz. Following readers look for more every 100 ms; a reader that is
- * too slow is cut off by the server (16 MiB wait at most). */
+ * A client certificate of --client-ca is demanded for everything but /healthz. Following readers look for more every 100 ms; for one that
+ * is slow no more is read than waits for it. */
 #include "node/agent.h"
 
 #include "node/logfile.h"
 
 #define FOLLOW_MS     100
 #define FOLLOWERS_MAX 200
+#define QUEUE_MAX     ((size_t)4 << 20) /* so much may wait for a slow reader, who then gets the rest later */
+#define PIECE_MAX     ((size_t)256 << 10)
 
 struct follower {
 	struct agent *a;
@@ -21,7 +23,10 @@ struct follower {
 	char *path, *uid, *name;
 	int attempt;
 	struct log_tail tail;
+	struct buf rest; /* read, not sent yet, from rest_at on */
+	size_t rest_at;
 	int64_t sent;
+	bool last; /* nothing comes behind rest */
 	bool ended;
 };
 
@@ -49,6 +54,7 @@ static void follower_closed(void *ctx)
 	followers--;
 	timer_free(f->timer);
 	log_tail_done(&f->tail);
+	buf_done(&f->rest);
 	free(f->path);
 	free(f->uid);
 	free(f->name);
@@ -66,32 +72,56 @@ static bool still_writing(const struct follower *f)
 	return false;
 }
 
+static void end_follow(struct follower *f)
+{
+	f->ended = true;
+	timer_stop(f->timer);
+	http_stream_end(f->req);
+}
+
+/* As much of the rest as the reader takes; true when nothing is left. */
+static bool send_rest(struct follower *f)
+{
+	while (f->rest_at < f->rest.len) {
+		size_t n = MIN(f->rest.len - f->rest_at, PIECE_MAX);
+
+		if (http_stream_queued(f->req) > QUEUE_MAX)
+			return false;
+		if (http_stream_write(f->req, f->rest.data + f->rest_at, n) < 0) {
+			end_follow(f);
+			return false;
+		}
+		f->rest_at += n;
+	}
+	buf_done(&f->rest);
+	f->rest = (struct buf){0};
+	f->rest_at = 0;
+	return true;
+}
+
 static void on_follow(void *ctx)
 {
 	struct follower *f = ctx;
-	bool more = still_writing(f);
-	_cleanup_buf_ struct buf b = {0};
 
-	if (f->ended)
+	if (f->ended || !send_rest(f))
 		return;
-	log_read_more(f->path, &f->o, &b, &f->tail);
-	if (f->o.limit_bytes >= 0 && (int64_t)b.len > f->o.limit_bytes - f->sent) {
-		b.len = (size_t)(f->o.limit_bytes - f->sent);
-		more = false;
+	if (!f->last) {
+		f->last = !still_writing(f);
+		log_read_more(f->path, &f->o, &f->rest, &f->tail);
+		if (f->o.limit_bytes >= 0 && (int64_t)f->rest.len > f->o.limit_bytes - f->sent) {
+			f->rest.len = (size_t)(f->o.limit_bytes - f->sent);
+			f->last = true;
+		}
+		f->sent += (int64_t)f->rest.len;
+		if (!send_rest(f))
+			return;
 	}
-	f->sent += (int64_t)b.len;
-	if (b.len && http_stream_write(f->req, b.data, b.len) < 0)
-		more = false;
-	if (!more) {
-		f->ended = true;
-		timer_stop(f->timer);
-		http_stream_end(f->req);
-	}
+	if (f->last)
+		end_follow(f);
 }
 
 static void follow(struct agent *a, struct http_req *r, const struct container *c,
-		   const struct log_options *o, const char *path, struct log_tail tail,
-		   const struct buf *first)
+		   const struct log_options *o, const char *path, struct log_tail tail, struct buf *first)
 {
 	struct follower *f;
 
@@ -110,12 +140,13 @@ static void follow(struct agent *a, struct http_req *r, const struct container *
 	f->name = xstrdup(c->name);
 	f->attempt = c->attempt;
 	f->tail = tail;
-	f->sent = (int64_t)first->len;
+	f->rest = *first;
+	*first = (struct buf){0};
+	f->sent = (int64_t)f->rest.len;
 	f->timer = timer_new(a->loop, on_follow, f);
 	http_stream_begin(r, 200, "text/plain; charset=utf-8", follower_closed, f);
-	if (first->len)
-		(void)http_stream_write(r, first->data, first->len);
 	timer_start(f->timer, FOLLOW_MS, FOLLOW_MS);
+	(void)send_rest(f);
 }
 
 static struct container *find_container(struct agent *a, const char *path)

@@ -550,6 +550,11 @@ class Logs(unittest.TestCase):
                 self.send_header("Content-Type", "text/plain")
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
+                if "/large/" in self.path:
+                    for _ in range(400):
+                        self.wfile.write(b"%x\r\n%s\r\n" % (100000, b"y" * 100000))
+                    self.wfile.write(b"0\r\n\r\n")
+                    return
                 lines = [b"one\n", b"two\n"] + ([b"three\n"] if "follow=true" in self.path else [])
                 for line in lines:
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
@@ -578,6 +583,10 @@ class Logs(unittest.TestCase):
                 self.assertEqual(s.kubectl("logs", "-f", "talker", "-c", "c", binary=binary), "one\ntwo\nthree\n")
             self.assertIn(("/containerLogs/default/talker/c?tailLines=5", "kube-apiserver"), asked)
             self.assertIn("not valid for pod", s.kubectl("logs", "talker", "-c", "wrong", ok=False))
+            self.assertEqual(s.call("POST", NS + "/pods", pod("large", node="n1"))[0], 201)
+            with s.open("GET", NS + "/pods/large/log", timeout=30) as r:
+                time.sleep(1.5)  # a reader that is slower than the node agent gets everything all the same
+                self.assertEqual(len(r.read()), 40000000)
             node["metadata"]["name"], node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = "n2", free_port()
             self.assertEqual(s.call("POST", "/api/v1/nodes", node)[0], 201)
             self.assertEqual(s.call("POST", NS + "/pods", pod("unreachable", node="n2"))[0], 201)

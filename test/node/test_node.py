@@ -385,6 +385,14 @@ class NodeTest(unittest.TestCase):
         through_api = self.c.http("10.77.1.1", 6443, "GET", "/api/v1/namespaces/default/pods/logs/log")
         self.assertEqual(through_api.count("line"), 5)
 
+    def test_long_log(self):
+        text = "x" * 60
+        self.c.run_pod("long", f"yes {text} | head -n 300000; echo END", restartPolicy="Never")
+        self.c.wait_phase("long", "Succeeded", 40)
+        for query in ("", "?follow=true"):
+            lines = self.c.log("long", query=query).splitlines()
+            self.assertEqual((len(lines), lines[0], lines[-1]), (300001, text, "END"), query)
+
     def test_stats(self):
         self.c.run_pod("stats", "while :; do :; done", container={"resources": {"limits": {"cpu": "200m"}}})
         self.c.wait_ready("stats")
