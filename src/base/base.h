@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/awake.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"

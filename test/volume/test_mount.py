@@ -409,6 +409,25 @@ class Commands(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(text, done.stderr)
 
+    def test_awake(self):
+        """Processors do not halt while there is work, and may again when there is none. What others on this machine hold counts, too."""
+        try:
+            device = os.open("/dev/cpu_dma_latency", os.O_RDONLY)
+        except OSError as e:
+            self.skipTest(f"/dev/cpu_dma_latency: {e}")
+        self.addCleanup(os.close, device)
+
+        def limit():
+            return int.from_bytes(os.pread(device, 4, 0), "little")
+        if limit() <= 10:
+            self.skipTest("somebody else keeps the processors awake")
+        path, end = self.cluster.mount(options=("--awake",)), time.monotonic() + 10
+        self.assertGreater(limit(), 10)
+        while limit() > 10 and time.monotonic() < end:
+            (path / "awake").write_bytes(b"x")
+        self.assertLessEqual(limit(), 10)
+        wait_for("the processors may halt again", lambda: limit() > 10, 10)
+
     def test_a_dead_mount_is_replaced(self):
         path = self.cluster.mount()
         (path / "x").write_text("y")

@@ -38,6 +38,7 @@ struct settings {
 	char *data, *node, *domain, *listen, *advertise, *store, *metrics, *run_dir;
 	char *ca, *cert, *key; /* to etcd */
 	int64_t waiting, connections, heal_window, spin_us;
+	bool awake;
 	int64_t heartbeat_ms, suspect_ms, lease_ms, skew_ms, ack_ms, unsure_ms;
 	int64_t checkpoint_ms, checkpoint_mib, peer_queue_mib, scrub_ms;
 };
@@ -288,6 +289,8 @@ struct brick {
 	uint32_t waiting;     /* operations of clients */
 	uint64_t taken, told; /* space.c: bytes appended, at the latest telling */
 	uint32_t pulls, pulls_in_flight, repairs;
+	struct awake awake;
+	uint64_t work; /* operations and records so far */
 	struct op *free_ops;
 	struct early *early;	/* of the write that is just being served */
 	struct record *nothing; /* of reads */

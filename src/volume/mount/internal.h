@@ -105,7 +105,7 @@ struct nodes {
 struct mount_settings {
 	char *volume, *dir, *store, *store_ca, *store_cert, *store_key, *domain, *log;
 	int64_t timeout_ms, threads, readahead_kb, around_kb, behind_kb;
-	bool foreground, leases, read_only, allow_other;
+	bool foreground, leases, read_only, allow_other, awake;
 	char *fuse_options; /* for the kernel: "ro,nosuid,..." */
 };
 
@@ -147,7 +147,12 @@ struct mount {
 	uint32_t n_waiters;
 	bool unlocked;
 	pthread_t locker;
-	struct behind *behind; /* NULL = every write goes through */
+	/* serve.c */
+	struct awake awake;
+	pthread_t waker;
+	bool waking;
+	_Atomic uint64_t requests; /* of the kernel, counted while awake is on */
+	struct behind *behind;	   /* NULL = every write goes through */
 	/* fill.c */
 	struct around *around; /* NULL = nothing is read around; under fill_lock */
 	pthread_mutex_t fill_lock;
@@ -222,6 +227,8 @@ void op_init(struct vfs_op *op, enum vfs_op_type type, fuse_req_t req, const str
 void op_name(struct vfs_op *op, const char *name);
 void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st);
 int serve(struct mount *m, void (*ready)(void *ctx), void *ctx); /* until unmounted */
+void waker_start(struct mount *m); /* with --awake; an error is logged, and it is as without */
+void waker_stop(struct mount *m);  /* `stopping` is set */
 
 /* ---- name.c ---- */
 void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

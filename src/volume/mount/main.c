@@ -223,12 +223,14 @@ static int run(struct mount *m, struct start *start, struct err *e)
 	if (r == 0 && (r = behind_start(m)) < 0)
 		(void)err_errno(e, r, "write-behind");
 	if (r == 0) {
+		waker_start(m);
 		r = serve(m, is_ready, start);
 		if (r < 0)
 			err_set(e, r, "cannot mount on %s (the reason is above)", m->s.dir);
 	}
 	behind_stop(m);
 	atomic_store(&m->stopping, true);
+	waker_stop(m);
 	lock_stop(m);
 	m->c = vclient_close(m->c); /* pushes end before the droppers do */
 	cache_stop(m);

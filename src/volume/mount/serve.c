@@ -117,8 +117,10 @@ static ssize_t read_request(int fd, void *buf, size_t len, void *ctx)
 {
 	ssize_t n = read(fd, buf, MIN(len, REQUEST_MAX));
 	const struct in_head *h = buf;
+	struct mount *m = ctx;
 
-	(void)ctx;
+	if (m->s.awake && n > 0)
+		atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
 	if (n >= (ssize_t)offsetof(struct in_head, flags2) && h->opcode == OPCODE_INIT) {
 		init_request.flags = h->flags;
 		init_request.flags2 = n >= (ssize_t)sizeof(*h) && h->flags & INIT_EXT ? h->flags2 : 0;
@@ -245,6 +247,43 @@ static void *fuse_thread(void *arg)
 	free(room);
 	kill(getpid(), SIGUSR2); /* tells serve() */
 	return NULL;
+}
+
+/* ---- processors that do not halt (--awake) ---- */
+
+#define LOOK_MS	     20 /* while it is held */
+#define LOOK_IDLE_MS 50
+
+static void *waker_thread(void *arg)
+{
+	struct mount *m = arg;
+
+	while (!atomic_load(&m->stopping)) {
+		usleep((m->awake.held ? LOOK_MS : LOOK_IDLE_MS) * 1000);
+		awake_look(&m->awake, atomic_load(&m->requests), clock_ms());
+	}
+	awake_close(&m->awake);
+	return NULL;
+}
+
+void waker_start(struct mount *m)
+{
+	struct err e = {0};
+
+	m->awake = AWAKE_OFF;
+	if (!m->s.awake)
+		return;
+	if (awake_open(&m->awake, &e) < 0)
+		log_warn("processors are not kept awake: %s", e.text);
+	else
+		m->waking = pthread_create(&m->waker, NULL, waker_thread, m) == 0;
+}
+
+void waker_stop(struct mount *m)
+{
+	ensure(atomic_load(&m->stopping));
+	if (m->waking)
+		pthread_join(m->waker, NULL);
 }
 
 static void unmount(struct mount *m)

@@ -190,6 +190,40 @@ static void json_refused(void **state)
 	assert_null(o);
 }
 
-TEST_MAIN(cmocka_unit_test(buf_limit), cmocka_unit_test(strmap_against_array), cmocka_unit_test(times),
-	  cmocka_unit_test(numbers), cmocka_unit_test(settings), cmocka_unit_test(files),
-	  cmocka_unit_test(json_paths), cmocka_unit_test(json_refused))
+/* Looks every 10 ms, n events in each. When is it held for the first time from then on, when no more? In looks; -1 = never. */
+static int looks_until(struct awake *a, uint64_t n, bool held, uint64_t *events, uint64_t *now)
+{
+	for (int i = 0; i < 100; i++) {
+		*events += n;
+		*now += 10;
+		a->held = awake_step(a, *events, *now);
+		if (a->held == held)
+			return i;
+	}
+	return -1;
+}
+
+static void awake_follows_work(void **state)
+{
+	struct awake a = AWAKE_OFF;
+	uint64_t events = 1000000, now = 5;
+
+	(void)state;
+	assert_false(awake_step(&a, events, now)); /* what was before does not count */
+	assert_int_equal(looks_until(&a, 2, true, &events, &now), -1);
+	assert_int_equal(looks_until(&a, 3, true, &events, &now), 0);
+	assert_int_equal(looks_until(&a, 1, false, &events, &now), -1); /* 100 a second keep it */
+	assert_int_equal(looks_until(&a, 0, false, &events, &now), 9);
+	assert_int_equal(looks_until(&a, 0, true, &events, &now), -1);
+	assert_int_equal(looks_until(&a, 3, true, &events, &now), 0);
+	now += 60000; /* a look that was late: few events for its time */
+	a.held = awake_step(&a, ++events, now);
+	assert_false(a.held);
+	awake_look(&a, events + 1000, now + 10); /* off: nothing */
+	assert_false(a.held);
+}
+
+TEST_MAIN(cmocka_unit_test(awake_follows_work), cmocka_unit_test(buf_limit),
+	  cmocka_unit_test(strmap_against_array), cmocka_unit_test(times), cmocka_unit_test(numbers),
+	  cmocka_unit_test(settings), cmocka_unit_test(files), cmocka_unit_test(json_paths),
+	  cmocka_unit_test(json_refused))
