@@ -176,11 +176,12 @@ static void provider_options(struct db *d, struct buf *b)
 	buf_addf(b, "gcache.size=%lldM;gcache.recover=yes\"\n", (long long)d->s.gcache_mb);
 }
 
-/* MariaDB's transfer script sleeps 10 s so that the joiner listens surely. Instead socat tries again until it does. Bash reads
- * the file named by BASH_ENV before a script. */
+/* MariaDB's transfer script sleeps 10 s so that the joiner listens surely. Instead socat tries again until it does. The script and what it starts come
+ * behind the database: the donor goes on serving, and commits wait for the joiner's answers. Bash reads the file named by BASH_ENV before a script. */
 static int write_script_settings(struct db *d, struct err *e)
 {
-	static const char text[] = "sleep() { [ \"$1\" != 10 ] || set -- 0.1; command sleep \"$@\"; }\n";
+	static const char text[] = "sleep() { [ \"$1\" != 10 ] || set -- 0.1; command sleep \"$@\"; }\n"
+				   "renice -n 10 -p $$ >/dev/null 2>&1 || :\n";
 	_cleanup_free_ char *path = xasprintf("%s/sst.sh", d->s.run_dir);
 	int r = file_write_atomic(path, text, strlen(text), 0644, e);
 
