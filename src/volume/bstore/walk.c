@@ -101,9 +101,10 @@ static int cmp_keys(const struct walk *w, struct key a, struct key b)
 static const uint8_t *large_value(struct walk *w, uint64_t first, uint64_t len)
 {
 	const uint8_t *p = take(w, first);
-	uint64_t n = (HEADER + len + w->size - 1) / w->size;
+	uint64_t need = (HEADER + len + w->size - 1) / w->size, n = p ? get32(p + 12) : 0;
 
-	if (!p || get16(p + 10) != OVERFLOW || get32(p + 12) != n || n > w->n_pages - first)
+	/* More pages than it needs: the value was written twice in a transaction, the second time smaller, as those of the list of free pages are. */
+	if (!p || get16(p + 10) != OVERFLOW || n < need || n > w->n_pages - first)
 		return NULL;
 	for (uint64_t i = 1; i < n; i++)
 		if (!take_page(w, first + i))
