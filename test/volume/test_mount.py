@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -155,6 +156,33 @@ class TwoMounts(ClusterTest):
         os.chmod(self.da, 0o777)
         subprocess.run(["setpriv", "--reuid=1001", "--regid=1001", "--clear-groups", "sh", "-c", f"echo y >> {f}"], check=True)
         self.assertEqual(f.stat().st_mode & 0o7777, 0o777)
+
+    def test_capabilities_go_with_a_change_of_the_file(self):
+        """Whoever writes, root too: else who may write to a program has its capabilities."""
+        f = self.da / "f"
+
+        def write(how):
+            with open(self.db / "f", how) as x:
+                x.write(b"y")
+        changes = {"write": lambda: write("r+b"), "append": lambda: write("ab"), "truncate": lambda: os.truncate(f, 3),
+                   "open": lambda: open(self.db / "f", "wb").close(), "chown": lambda: os.chown(f, 1000, 1000)}
+        for what, change in changes.items():
+            with self.subTest(what):
+                f.write_bytes(b"program")
+                os.setxattr(f, "user.kept", b"1")
+                os.setxattr(f, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+                change()
+                self.assertEqual((os.listxattr(self.da / "f"), os.listxattr(self.db / "f")), (["user.kept"], ["user.kept"]))
+
+    def test_times_long_ago_and_far_away(self):
+        f = self.da / "f"
+        f.touch()
+        os.utime(f, ns=(-1, -99_999_999_995))
+        st = (self.db / "f").stat()
+        self.assertEqual((st.st_atime_ns, st.st_mtime_ns), (-1, -99_999_999_995))
+        os.utime(f, (1 << 40, -(1 << 40)))  # more than nanoseconds of 64 bits can say: the nearest
+        st = (self.db / "f").stat()
+        self.assertEqual((st.st_atime_ns, st.st_mtime_ns), ((1 << 63) - 1, -(1 << 63)))
 
     def test_permissions(self):
         f = self.da / "f"
@@ -350,6 +378,30 @@ class TwoMounts(ClusterTest):
         b.close()
         wait_for("the other's lock is free", lambda: fcntl.flock(a, fcntl.LOCK_EX | fcntl.LOCK_NB) is None, 20)  # close() does not wait for the release
         a.close()
+
+    def test_locks_of_open_files_end_with_their_last_close(self):
+        """F_OFD_SETLK: the kernel tells the mount nothing of them at the end."""
+        setlk, other = 37, fcntl.F_SETLK
+
+        def lock(fd, start, length, how=setlk):
+            try:
+                fcntl.fcntl(fd, how, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
+                return True
+            except BlockingIOError:
+                return False
+        (self.da / "f").touch()
+        a, a2, b = (os.open(d / "f", os.O_RDWR) for d in (self.da, self.da, self.db))
+        self.assertTrue(lock(a, 0, 10) and lock(a2, 20, 10) and lock(a2, 40, 1, other))
+        self.assertFalse(lock(b, 5, 10) or lock(a2, 5, 10) or lock(b, 20, 1))
+        copy = os.dup(a)
+        os.close(a)
+        self.assertFalse(lock(b, 5, 10))
+        os.close(copy)
+        wait_for("the lock of a closed file ends", lambda: lock(b, 5, 10), 5)
+        self.assertFalse(lock(b, 20, 1), "a2's lock ended")
+        os.close(a2)
+        wait_for("the lock of a closed file ends", lambda: lock(b, 20, 1) and lock(b, 40, 1), 5)
+        os.close(b)
 
     def test_a_signal_ends_the_wait_for_a_lock(self):
         (self.da / "f").write_bytes(b"x")

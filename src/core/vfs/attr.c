@@ -169,9 +169,10 @@ static int check_size(const struct inode *in, const struct vfs_op *op)
 	return in->flags & INODE_TRIMMING ? -EAGAIN : 0;
 }
 
-static void set_plain(struct tx *t, struct inode *in)
+static int set_plain(struct tx *t, struct inode *in)
 {
 	const struct vfs_op *op = t->op;
+	int r = op->set & (VFS_SET_UID | VFS_SET_GID | VFS_SET_SIZE) ? drop_capability(t, in) : 0;
 
 	touch(t, in, (op->set & VFS_SET_SIZE) != 0);
 	if (op->set & (VFS_SET_UID | VFS_SET_GID) || (op->set & VFS_SET_SIZE && op->uid != 0))
@@ -192,6 +193,7 @@ static void set_plain(struct tx *t, struct inode *in)
 		in->a.mtime_ns = t->now;
 	if (op->set & VFS_SET_CTIME)
 		in->a.ctime_ns = op->attr.ctime_ns;
+	return r;
 }
 
 int do_setattr(struct tx *t)
@@ -216,10 +218,11 @@ int do_setattr(struct tx *t)
 		if (r < 0)
 			return r;
 	}
-	set_plain(t, &in);
+	r = set_plain(t, &in);
 	if (foreign)
 		in.flags |= INODE_TRIMMING;
-	r = inode_put(t, &in);
+	if (r == 0)
+		r = inode_put(t, &in);
 	t->res->attr = in.a;
 	if (r < 0 || !foreign)
 		return r;

@@ -80,8 +80,8 @@ int no_room(const struct tx *t, uint64_t len)
 	return v->bytes_free - v->reserve - len < v->bytes_taken ? -EAGAIN : 0;
 }
 
-/* A write by a user takes the set-id bits, as the kernel does it for a local file. */
-static void written(struct tx *t, struct inode *in)
+/* A write by a user takes the set-id bits, anybody's the capabilities, as the kernel does it for a local file. */
+static int written(struct tx *t, struct inode *in)
 {
 	touch(t, in, true);
 	if (t->op->uid != 0 && (in->a.mode & (S_ISUID | S_ISGID))) {
@@ -89,6 +89,7 @@ static void written(struct tx *t, struct inode *in)
 		if (in->a.mode & S_IXGRP)
 			in->a.mode &= ~(uint32_t)S_ISGID;
 	}
+	return drop_capability(t, in);
 }
 
 static int foreign_gen(struct tx *t)
@@ -142,8 +143,9 @@ int do_write(struct tx *t)
 	r = grow(t, &in, off, len);
 	if (r < 0)
 		return r;
-	written(t, &in);
-	r = inode_put(t, &in);
+	r = written(t, &in);
+	if (r == 0)
+		r = inode_put(t, &in);
 	if (r == 0)
 		r = hard(t, record_write(t->rec, &op->ino, in.a.gen, off, op->payload));
 	t->res->attr = in.a;
@@ -172,8 +174,9 @@ int do_extend(struct tx *t)
 	if (op->len) {
 		in.a.size = MAX(in.a.size, off + op->len);
 		in.a.blocks = blocks_of(in.a.size);
-		written(t, &in);
-		r = inode_put(t, &in);
+		r = written(t, &in);
+		if (r == 0)
+			r = inode_put(t, &in);
 	}
 	t->res->attr = in.a;
 	return r;
@@ -262,8 +265,9 @@ int do_fallocate(struct tx *t)
 			in.flags |= INODE_SPARSE;
 		in.a.size = op->off + op->len;
 	}
-	written(t, &in);
-	r = inode_put(t, &in);
+	r = written(t, &in);
+	if (r == 0)
+		r = inode_put(t, &in);
 	if (r == 0 && zeros)
 		r = hard(t, record_punch(t->rec, &op->ino, op->off, op->len));
 	t->res->attr = in.a;

@@ -160,3 +160,21 @@ int do_removexattr(struct tx *t)
 	t->res->attr = in.a;
 	return r;
 }
+
+int drop_capability(struct tx *t, struct inode *in)
+{
+	static const char name[] = "security.capability";
+	uint8_t k[KEY_MAX];
+	const void *value;
+	size_t n, len;
+	int r;
+
+	if (in->xattrs == 0 || S_ISDIR(in->a.mode))
+		return 0;
+	n = key_xattr(k, &in->a.ino, name, sizeof(name) - 1);
+	r = kv_get(t, k, n, &value, &len);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	in->xattrs--;
+	return del_key(t, k, n);
+}

@@ -113,9 +113,10 @@ void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct node *n = node_of(m, ino);
 
 	behind_drain(m, n);
+	lock_released(m, n, fi->fh);
 	behind_closed(fi);
 	if (fi->flock_release)
-		(void)lock_release_owner(m, n, fi->lock_owner, true);
+		(void)lock_release_flock(m, n, fi->lock_owner);
 	if (opened_to_write(fi))
 		fill_unbar(n);
 	atomic_fetch_sub(&n->opens, 1);
@@ -127,16 +128,11 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	bool locked;
-	int r = 0, failed;
+	int r, failed;
 
 	behind_drain(m, n);
 	failed = behind_error(m, n, fi);
-	pthread_mutex_lock(&n->lock);
-	locked = n->locked;
-	pthread_mutex_unlock(&n->lock);
-	if (locked)
-		r = lock_release_owner(m, n, fi->lock_owner, false);
+	r = lock_flushed(m, n, fi->lock_owner);
 	fuse_reply_err(req, failed ? -failed : -r);
 }
 

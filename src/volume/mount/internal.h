@@ -71,7 +71,7 @@ struct node {
 	struct vfs_attr attr;
 	bool attr_known; /* attr is what the owner last said */
 	bool leased;	 /* and may be kept */
-	bool locked;	 /* a POSIX lock was taken through here */
+	struct held *held; /* fcntl locks that were taken through here: lock.c */
 	bool no_xattrs;	 /* under the lease: it has none */
 	bool complete, fresh, build;
 	uint8_t misses;
@@ -372,7 +372,12 @@ void lock_wake(struct mount *m);
 void ll_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void ll_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 void ll_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
-int lock_release_owner(struct mount *m, struct node *n, uint64_t owner, bool flock);
+/* Locks of an owner end: all of its flock lock or, as close(2) of any descriptor of the file does it, of its fcntl locks. */
+int lock_release_flock(struct mount *m, struct node *n, uint64_t owner);
+int lock_flushed(struct mount *m, struct node *n, uint64_t owner);
+/* Nobody has this open file any more: its OFD locks end. */
+void lock_released(struct mount *m, struct node *n, uint64_t fh);
+void lock_forget(struct node *n); /* node locked, or nobody else knows it */
 
 /* ---- options.c ---- */
 int options_parse(int argc, char **argv, struct mount_settings *s, struct err *e); /* 1: --help was printed */

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Locks of files: fcntl(2) and flock(2), held by the owner's group, so they hold against programs on every mount. Who must wait does not
  * occupy a FUSE thread (the one who unlocks needs one): the request is kept and tried again when a brick says that something was unlocked, and at
- * least every RETRY_MS. An interrupted wait (a signal) ends with EINTR. At most WAITERS_MAX wait; beyond, ENOLCK. */
+ * least every RETRY_MS. An interrupted wait (a signal) ends with EINTR. At most WAITERS_MAX wait; beyond, ENOLCK.
+ *
+ * Who gives them up: a process's fcntl locks end with its first close of the file, which comes as FLUSH with the owner. A flock lock and an open file
+ * description's lock (F_OFD_SETLK) end with the last close, RELEASE; but for the latter the kernel says neither that there was one nor its owner.
+ * So each inode has a list of (open file, owner) that asked for fcntl locks; FLUSH takes the owner off it, and what is left of an open file at its
+ * RELEASE are its OFD locks. */
 #include <fcntl.h>
 #include <sys/file.h>
 
@@ -11,30 +16,93 @@
 #define LOOK_MS	    20 /* for interrupts */
 #define WAITERS_MAX 4096
 
+struct held {
+	struct held *next;
+	uint64_t fh, owner;
+};
+
 struct waiter {
 	struct waiter *next;
 	fuse_req_t req;
 	struct node *n; /* pinned */
+	uint64_t fh;
 	struct vfs_lock lock;
 };
 
-static int ask(struct mount *m, struct node *n, const struct vfs_lock *l)
+/* Before the question: without an answer it may be held, too. A list is as long as the file has open descriptions that lock it. */
+static int remember(struct node *n, uint64_t fh, uint64_t owner)
+{
+	struct held *h;
+	int r = 0;
+
+	pthread_mutex_lock(&n->lock);
+	for (h = n->held; h && (h->fh != fh || h->owner != owner); h = h->next)
+		;
+	if (!h) {
+		h = fh ? malloc(sizeof(*h)) : NULL;
+		if (h) {
+			*h = (struct held){.next = n->held, .fh = fh, .owner = owner};
+			n->held = h;
+		} else
+			r = -ENOLCK;
+	}
+	pthread_mutex_unlock(&n->lock);
+	return r;
+}
+
+/* Takes entries off the list: with fh those of this open file (0: of any), with `one` only of this owner. NULL: none; the caller frees them. */
+static struct held *take_held(struct node *n, uint64_t fh, const uint64_t *one)
+{
+	struct held **p = &n->held, *h, *taken = NULL;
+
+	pthread_mutex_lock(&n->lock);
+	while ((h = *p)) {
+		if ((fh && h->fh != fh) || (one && h->owner != *one)) {
+			p = &h->next;
+			continue;
+		}
+		*p = h->next;
+		h->next = taken;
+		taken = h;
+	}
+	pthread_mutex_unlock(&n->lock);
+	return taken;
+}
+
+static void held_free(struct held *h)
+{
+	while (h) {
+		struct held *next = h->next;
+
+		free(h);
+		h = next;
+	}
+}
+
+void lock_forget(struct node *n)
+{
+	held_free(n->held);
+	n->held = NULL;
+}
+
+static int ask(struct mount *m, struct node *n, uint64_t fh, const struct vfs_lock *l)
 {
 	struct vfs_op op = {.type = VFS_LOCK, .ino = n->ino, .lock = *l, .pid = l->pid};
 	struct vfs_result res = {0};
 	bool told; /* asking for a lease, we are told when it is unlocked */
-	int r = vclient_call(slot_of(m), &op, &res, &told);
+	int r = 0;
 
+	if (!l->flock && l->type != F_UNLCK)
+		r = remember(n, fh, l->owner);
+	if (r == 0)
+		r = vclient_call(slot_of(m), &op, &res, &told);
 	vfs_result_done(&res);
-	if (r == 0 && !l->flock && l->type != F_UNLCK) {
-		pthread_mutex_lock(&n->lock);
-		n->locked = true;
-		pthread_mutex_unlock(&n->lock);
-	}
+	if (r == 0 && !l->flock && l->type == F_UNLCK && l->start == 0 && l->end >= INT64_MAX)
+		held_free(take_held(n, fh, &l->owner));
 	return r;
 }
 
-int lock_release_owner(struct mount *m, struct node *n, uint64_t owner, bool flock)
+static int release_owner(struct mount *m, struct node *n, uint64_t owner, bool flock)
 {
 	struct vfs_op op = {.type = VFS_UNLOCK_ALL,
 			    .ino = n->ino,
@@ -52,6 +120,29 @@ int lock_release_owner(struct mount *m, struct node *n, uint64_t owner, bool flo
 			break;
 	}
 	return r;
+}
+
+int lock_release_flock(struct mount *m, struct node *n, uint64_t owner)
+{
+	return release_owner(m, n, owner, true);
+}
+
+int lock_flushed(struct mount *m, struct node *n, uint64_t owner)
+{
+	struct held *mine = take_held(n, 0, &owner);
+	int r = mine ? release_owner(m, n, owner, false) : 0;
+
+	held_free(mine);
+	return r;
+}
+
+void lock_released(struct mount *m, struct node *n, uint64_t fh)
+{
+	struct held *left = fh ? take_held(n, fh, NULL) : NULL;
+
+	for (struct held *h = left; h; h = h->next)
+		(void)release_owner(m, n, h->owner, false);
+	held_free(left);
 }
 
 /* ---- who waits ---- */
@@ -80,7 +171,7 @@ static void look_at_waiters(struct mount *m, bool retry)
 		if (fuse_req_interrupted(w->req))
 			r = -EINTR;
 		else if (retry)
-			r = ask(m, w->n, &w->lock);
+			r = ask(m, w->n, w->fh, &w->lock);
 		if (r == -EAGAIN) {
 			w->next = NULL;
 			*last = w;
@@ -151,7 +242,7 @@ void lock_stop(struct mount *m)
 
 /* ---- requests ---- */
 
-static void take(fuse_req_t req, fuse_ino_t ino, const struct vfs_lock *l, bool wait)
+static void take(fuse_req_t req, fuse_ino_t ino, uint64_t fh, const struct vfs_lock *l, bool wait)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
@@ -159,7 +250,7 @@ static void take(fuse_req_t req, fuse_ino_t ino, const struct vfs_lock *l, bool 
 	int r;
 
 	behind_drain(m, n); /* who gets the lock next sees it */
-	r = ask(m, n, l);
+	r = ask(m, n, fh, l);
 	if (r != -EAGAIN || !wait) {
 		fuse_reply_err(req, r == -EAGAIN ? EAGAIN : -r);
 		return;
@@ -172,7 +263,7 @@ static void take(fuse_req_t req, fuse_ino_t ino, const struct vfs_lock *l, bool 
 		fuse_reply_err(req, ENOLCK);
 		return;
 	}
-	*w = (struct waiter){.req = req, .n = node_pin(m, n->index), .lock = *l, .next = m->waiters};
+	*w = (struct waiter){.req = req, .n = node_pin(m, n->index), .fh = fh, .lock = *l, .next = m->waiters};
 	m->waiters = w;
 	m->n_waiters++;
 	m->unlocked = true; /* it may have been unlocked since we asked */
@@ -193,7 +284,7 @@ void ll_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 {
 	struct vfs_lock l = from_flock(lock, fi);
 
-	take(req, ino, &l, sleep && l.type != F_UNLCK);
+	take(req, ino, fi->fh, &l, sleep && l.type != F_UNLCK);
 }
 
 void ll_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
@@ -229,5 +320,5 @@ void ll_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 			     .pid = (uint32_t)fuse_req_ctx(req)->pid};
 
 	l.type = op & LOCK_SH ? F_RDLCK : op & LOCK_EX ? F_WRLCK : F_UNLCK;
-	take(req, ino, &l, !(op & LOCK_NB) && l.type != F_UNLCK);
+	take(req, ino, fi->fh, &l, !(op & LOCK_NB) && l.type != F_UNLCK);
 }

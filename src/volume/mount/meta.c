@@ -72,6 +72,17 @@ void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	gate_out(m);
 }
 
+/* What 64 bits of nanoseconds can say: the years 1677 to 2262; beyond, the nearest, as other file systems do it. */
+static int64_t from_timespec(const struct timespec *t)
+{
+	int64_t ns;
+
+	if (__builtin_mul_overflow((int64_t)t->tv_sec, 1000000000, &ns) ||
+	    __builtin_add_overflow(ns, (int64_t)t->tv_nsec, &ns))
+		return t->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+	return ns;
+}
+
 static void set_fields(struct vfs_op *op, const struct stat *st, int to_set)
 {
 	static const struct {
@@ -98,9 +109,9 @@ static void set_fields(struct vfs_op *op, const struct stat *st, int to_set)
 	op->attr.uid = st->st_uid;
 	op->attr.gid = st->st_gid;
 	op->attr.size = (uint64_t)st->st_size;
-	op->attr.atime_ns = st->st_atim.tv_sec * 1000000000 + st->st_atim.tv_nsec;
-	op->attr.mtime_ns = st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
-	op->attr.ctime_ns = st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+	op->attr.atime_ns = from_timespec(&st->st_atim);
+	op->attr.mtime_ns = from_timespec(&st->st_mtim);
+	op->attr.ctime_ns = from_timespec(&st->st_ctim);
 }
 
 /* Owner and mode that the file has already, right behind another change from here: only ctime could move, by less than its grain. Not where chown takes

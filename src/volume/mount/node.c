@@ -158,13 +158,14 @@ static void drop_node(struct mount *m, struct node *n)
 	atomic_store(&n->named_ms, 0);
 	names_done(m, &n->names);
 	n->attr = (struct vfs_attr){0};
-	n->attr_known = n->leased = n->locked = n->no_xattrs = n->complete = n->fresh = n->build = false;
+	n->attr_known = n->leased = n->no_xattrs = n->complete = n->fresh = n->build = false;
 	n->misses = 0;
 	n->changes++;
 	n->contended_until = n->touched_us = n->touched = 0;
 	ensure(!n->aside && atomic_load(&n->filling) == 0);
 	/* What was not synced of this inode is nothing to the next one in this place: its first fsync would be told of losses before its time. */
 	node_changers_done(n);
+	lock_forget(n);
 	n->dirty = false;
 	n->forks = n->written = n->durable = 0;
 	n->since_sync = n->sync_every = n->steady = 0;
@@ -278,6 +279,7 @@ void nodes_done(struct nodes *t)
 			free(c[k].names.slot);
 			behind_file_free(&c[k]);
 			node_changers_done(&c[k]);
+			lock_forget(&c[k]);
 			pthread_mutex_destroy(&c[k].lock);
 		}
 		free(c);

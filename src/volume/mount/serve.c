@@ -94,6 +94,14 @@ void op_name(struct vfs_op *op, const char *name)
 	op->name_len = (uint16_t)MIN(strlen(name), (size_t)VFS_NAME_MAX + 1);
 }
 
+/* Before 1970, too: the nanoseconds count upwards. */
+static struct timespec to_timespec(int64_t ns)
+{
+	int64_t s = ns / 1000000000, rest = ns % 1000000000;
+
+	return rest < 0 ? (struct timespec){s - 1, rest + 1000000000} : (struct timespec){s, rest};
+}
+
 void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st)
 {
 	(void)m;
@@ -106,9 +114,9 @@ void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st)
 			    .st_size = (off_t)a->size,
 			    .st_blocks = (blkcnt_t)a->blocks,
 			    .st_blksize = IO_MAX,
-			    .st_atim = {a->atime_ns / 1000000000, a->atime_ns % 1000000000},
-			    .st_mtim = {a->mtime_ns / 1000000000, a->mtime_ns % 1000000000},
-			    .st_ctim = {a->ctime_ns / 1000000000, a->ctime_ns % 1000000000}};
+			    .st_atim = to_timespec(a->atime_ns),
+			    .st_mtim = to_timespec(a->mtime_ns),
+			    .st_ctim = to_timespec(a->ctime_ns)};
 }
 
 /* ---- what is agreed with the kernel ---- */
