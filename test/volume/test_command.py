@@ -140,6 +140,29 @@ class Faults(unittest.TestCase):
             self.assertIn("all copies in sync", out)
             self.assertTrue(c.status()["in_sync"])
 
+    def test_a_brick_with_a_damaged_metadata_store(self):
+        """It goes on running without the volume, and says so; mounts say it once, however often they ask. Emptied, it is filled anew."""
+        with VolumeCluster() as c:
+            m = c.mount()
+            (m / "file").write_bytes(b"x")
+            c.wait_healed()
+            c.shut("b1")  # a checkpoint: the store has something
+            for store in c.bricks["b1"].data.rglob("data.mdb"):
+                os.truncate(store, store.stat().st_size // 2)
+            c.restart("b1")
+            wait_for("the status says why", lambda: "is damaged: move" in c.volume("status"), 10)
+            (m / "meanwhile").write_bytes(b"y")
+            wait_for("the mount says so", lambda: "brick b1 runs and does not serve it" in c.log("mount1"), 10)
+            time.sleep(1)
+            said = [line for line in c.log("mount1").splitlines() if "brick b1" in line]
+            self.assertEqual(len(said), 1, said)
+            c.kill("b1")
+            c.wipe("b1")
+            c.restart("b1")
+            c.wait_healed(30)
+            wait_for("the mount says that it is well", lambda: "brick b1 serves it again" in c.log("mount1"), 10)
+            self.assertEqual([(m / f).read_bytes() for f in ("file", "meanwhile")], [b"x", b"y"])
+
     def test_a_brick_whose_power_failed_is_in_sync_seconds_after_its_start(self):
         """Nobody was told that it ended: links to its life of before must not be waited for until TCP tries again."""
         with VolumeCluster(network="netns") as c:

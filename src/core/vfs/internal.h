@@ -164,7 +164,8 @@ int do_getxattr(struct tx *t);
 int do_listxattr(struct tx *t);
 int do_setxattr(struct tx *t);
 int do_removexattr(struct tx *t);
-int drop_capability(struct tx *t, struct inode *in); /* security.capability, when it has one; the caller puts the inode */
+int drop_capability(struct tx *t,
+		    struct inode *in); /* security.capability, when it has one; the caller puts the inode */
 int do_lock(struct tx *t);
 int do_getlock(struct tx *t);
 int do_unlock_all(struct tx *t);

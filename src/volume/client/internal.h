@@ -66,6 +66,8 @@ struct session {
 	bool connecting;
 	uint64_t serial; /* of the connection: an answer goes to the one its push came on */
 	uint64_t dial_at, dialled_at, pinged_at;
+	uint64_t refused_at; /* first HELLO since it was up that the brick did not take; 0 = none */
+	bool complained;     /* since it was up, in the log */
 	uint64_t alive_from; /* sending time of the newest ping (or HELLO) that was answered; 0 = none */
 	uint8_t *in;
 	size_t in_len, in_cap;

@@ -16,6 +16,7 @@
 #define DIALLING_MS  1000
 #define IN_MAX	     (64u << 10) /* frames of a session are small */
 #define READS_A_TURN 16
+#define SAY_MS	     1000 /* a brick that has just started opens its volumes: nobody needs to know */
 
 bool session_alive(const struct session *x, uint64_t now)
 {
@@ -246,12 +247,41 @@ static int on_push(struct vclient *c, struct session *x, const struct proto_head
 	return enqueue(c, j) ? 0 : -ENOBUFS;
 }
 
+static const char *brick_name(struct vclient *c, const struct session *x)
+{
+	return vclient_map(c)->brick[x->brick].name;
+}
+
+static void came_up(struct vclient *c, struct session *x)
+{
+	if (x->complained)
+		log_info("volume %s: brick %s serves it again", c->volume, brick_name(c, x));
+	x->complained = false;
+	x->refused_at = 0;
+}
+
+/* It is asked again every REDIAL_MS, maybe for days: said once. */
+static int refused(struct vclient *c, struct session *x, uint64_t now)
+{
+	if (x->refused_at == 0)
+		x->refused_at = now;
+	if (!x->complained && now - x->refused_at >= SAY_MS) {
+		log_warn("volume %s: brick %s runs and does not serve it; 'kuayu volume status %s' says why",
+			 c->volume, brick_name(c, x), c->volume);
+		x->complained = true;
+	}
+	return -ENODEV;
+}
+
 static int on_frame(struct vclient *c, struct session *x, const struct proto_head *h, const uint8_t *body)
 {
 	if (crc32c(0, body, h->body_len) != h->body_crc || h->payload_len > 0)
 		return -EBADMSG;
 	switch (h->type) {
 	case FRAME_HELLO:
+		if (h->flags & FRAME_ANSWER && h->status == -ENODEV)
+			return refused(c, x, clock_ms());
+		/* fall through */
 	case FRAME_PING:
 		if (!(h->flags & FRAME_ANSWER) || h->status != 0 || h->request > clock_ms())
 			return -EBADMSG;
@@ -260,6 +290,7 @@ static int on_frame(struct vclient *c, struct session *x, const struct proto_hea
 		/* a ping's number is the time of its sending */
 		x->alive_from = MAX(x->alive_from, h->type == FRAME_HELLO ? x->pinged_at : h->request);
 		pthread_mutex_unlock(&c->lock);
+		came_up(c, x);
 		return 0;
 	case FRAME_PUSH:
 		return on_push(c, x, h, body);
@@ -268,7 +299,7 @@ static int on_frame(struct vclient *c, struct session *x, const struct proto_hea
 	}
 }
 
-/* All whole frames in the buffer. */
+/* All whole frames in the buffer. -ENODEV: the brick does not take us. */
 static int take_frames(struct vclient *c, struct session *x)
 {
 	size_t at = 0;
@@ -299,6 +330,7 @@ static int take_frames(struct vclient *c, struct session *x)
 static void on_readable(struct vclient *c, struct session *x)
 {
 	for (int i = 0; i < READS_A_TURN; i++) {
+		int r;
 		ssize_t n = recv(x->fd, x->in + x->in_len, IN_MAX - x->in_len, MSG_DONTWAIT);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -308,9 +340,14 @@ static void on_readable(struct vclient *c, struct session *x)
 			return;
 		}
 		x->in_len += (size_t)n;
-		if (take_frames(c, x) < 0) {
-			log_warn("volume %s: brick %s sent something on its session that is no frame of it",
-				 c->volume, vclient_map(c)->brick[x->brick].name);
+		r = take_frames(c, x);
+		if (r < 0) {
+			if (r != -ENODEV && !x->complained) {
+				log_warn("volume %s: brick %s sent something on its session that is no frame "
+					 "of it",
+					 c->volume, brick_name(c, x));
+				x->complained = true;
+			}
 			hang_up(c, x);
 			return;
 		}

@@ -69,10 +69,10 @@ struct node {
 	pthread_mutex_t lock;
 	/* under lock: */
 	struct vfs_attr attr;
-	bool attr_known; /* attr is what the owner last said */
-	bool leased;	 /* and may be kept */
+	bool attr_known;   /* attr is what the owner last said */
+	bool leased;	   /* and may be kept */
 	struct held *held; /* fcntl locks that were taken through here: lock.c */
-	bool no_xattrs;	 /* under the lease: it has none */
+	bool no_xattrs;	   /* under the lease: it has none */
 	bool complete, fresh, build;
 	uint8_t misses;
 	struct names names;

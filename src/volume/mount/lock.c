@@ -263,7 +263,8 @@ static void take(fuse_req_t req, fuse_ino_t ino, uint64_t fh, const struct vfs_l
 		fuse_reply_err(req, ENOLCK);
 		return;
 	}
-	*w = (struct waiter){.req = req, .n = node_pin(m, n->index), .fh = fh, .lock = *l, .next = m->waiters};
+	*w = (struct waiter){
+		.req = req, .n = node_pin(m, n->index), .fh = fh, .lock = *l, .next = m->waiters};
 	m->waiters = w;
 	m->n_waiters++;
 	m->unlocked = true; /* it may have been unlocked since we asked */

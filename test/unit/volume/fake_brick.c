@@ -85,7 +85,11 @@ static bool serve_frame(struct conn *c)
 			go = proto_hello_decode(body, h.body_len, &hello) == 0;
 			if (go && hello.role == PROTO_SESSION)
 				atomic_store(&c->b->session, c->fd);
-			send_answer(c->fd, &h, 0, 0, body, h.body_len, NULL, 0);
+			if (go && atomic_load(&c->b->refuses)) {
+				h.request = 0; /* as a brick does it */
+				send_answer(c->fd, &h, -ENODEV, 0, "no", 2, NULL, 0);
+			} else
+				send_answer(c->fd, &h, 0, 0, body, h.body_len, NULL, 0);
 			break;
 		}
 		case FRAME_PING:

@@ -24,8 +24,9 @@ struct fake_brick {
 	pthread_t thread;
 	_Atomic bool stop;
 	_Atomic int asked, bad_blocks, push_answers, push_status;
-	_Atomic bool silent; /* pings are not answered */
-	_Atomic int session; /* descriptor of the newest session, -1 = none */
+	_Atomic bool silent;  /* pings are not answered */
+	_Atomic bool refuses; /* it does not serve the volume: HELLOs from now on */
+	_Atomic int session;  /* descriptor of the newest session, -1 = none */
 	/* Fills *a; called on the connection's thread. */
 	void (*op)(struct fake_brick *b, const struct proto_head *h, const struct vfs_op *op,
 		   struct fake_answer *a);

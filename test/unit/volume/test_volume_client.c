@@ -3,6 +3,7 @@
  * does not hold, keeps nothing that a push has overtaken, gives up in time. Store, frames, connections and threads are real. */
 #include "test.h"
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "volume/client.h"
@@ -630,6 +631,25 @@ static void leases_need_living_sessions(void **s)
 	end();
 }
 
+static void a_brick_that_does_not_serve_is_asked_again(void **s)
+{
+	bool leased;
+
+	(void)s;
+	begin(op_leased, 10000);
+	assert_true(soon_leased());
+	atomic_store(&w->resets, 0);
+	atomic_store(&w->brick[2].refuses, true);
+	assert_true(shutdown(atomic_load(&w->brick[2].session), SHUT_RDWR) == 0);
+	assert_true(until(&w->resets, GROUPS, 3000));
+	assert_int_equal(create(&leased), 0);
+	assert_false(leased);
+	usleep(1500000); /* long enough for it to be said */
+	atomic_store(&w->brick[2].refuses, false);
+	assert_true(soon_leased());
+	end();
+}
+
 static void a_new_primary_ends_leases(void **s)
 {
 	(void)s;
@@ -670,7 +690,9 @@ TEST_MAIN(cmocka_unit_test(tries_carry_the_same_id), cmocka_unit_test(a_hint_nam
 	  cmocka_unit_test(a_new_view_ends_the_wait_for_a_mute_primary),
 	  cmocka_unit_test(reading_ends_where_the_file_ends),
 	  cmocka_unit_test(a_bad_block_is_reported_and_read_elsewhere),
-	  cmocka_unit_test(leases_need_living_sessions), cmocka_unit_test(a_new_primary_ends_leases),
-	  cmocka_unit_test(pushes_are_worked_off_and_answered), cmocka_unit_test(a_pipe_has_many_in_flight),
+	  cmocka_unit_test(leases_need_living_sessions),
+	  cmocka_unit_test(a_brick_that_does_not_serve_is_asked_again),
+	  cmocka_unit_test(a_new_primary_ends_leases), cmocka_unit_test(pushes_are_worked_off_and_answered),
+	  cmocka_unit_test(a_pipe_has_many_in_flight),
 	  cmocka_unit_test(what_a_pipe_does_not_hear_is_asked_again_with_its_id),
 	  cmocka_unit_test(a_new_primary_ends_a_pipes_wait))
