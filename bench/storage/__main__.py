@@ -21,6 +21,9 @@ from lab.util import SOURCE, LabError
 from test.volume.cluster import unmount
 from test.volume.network import sweep
 
+AWAKE = {"product": "While it works, the product keeps processors from halting (its default; --awake none: without, --awake all: the peers, too).",
+         "none": "Processors may halt, also while the product works (--no-awake).",
+         "all": "No processor halts, whoever works."}
 CONTENDERS = {c.name: c for c in (Product, GlusterFS, MooseFS, GlusterFSShard, Limit)}
 SHARD_WORKS = ("seq_write", "seq_read_cold", "rand_read_4k", "rand_write_4k", "rand_write_4k_fsync", "cpu")
 NOT_LIMIT = (*SLOW, "cpu", "cpu_create")
@@ -41,6 +44,8 @@ def options(argv):
     p.add_argument("--slow-runs", type=int, default=1, help="heal, stall and sharding works only in that many runs (1)")
     p.add_argument("--bricks", choices=("tmpfs", "disk", "both"), default="both")
     p.add_argument("--size", type=int, help="MiB of the big file (2048)", dest="size_mib")
+    p.add_argument("--awake", choices=("product", "none", "all"), default="product",
+                   help="processors do not halt while there is work: where the product does so by itself (as is its default); nowhere; always, for the peers, too")
     p.add_argument("--json", type=Path, default=OUT / "storage.json", help="where the result goes")
     a = p.parse_args(argv)
     a.runs = a.runs or (1 if a.quick else 5)
@@ -151,6 +156,13 @@ def sweep_places():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def keep_awake():
+    """While the file is open no processor of this machine halts: the kernel's PM QoS, wake-up within 0 us."""
+    device = open("/dev/cpu_dma_latency", "wb", buffering=0)
+    device.write(bytes(4))
+    return device
+
+
 def main(argv):
     a = options(argv)
     if os.geteuid() != 0:
@@ -163,7 +175,9 @@ def main(argv):
     OUT.mkdir(parents=True, exist_ok=True)
     a.tar = make_tar(OUT / "tree.tar")
     tcp = json.loads(subprocess.run([WORK, "tcp", "-", "--size=4096"], capture_output=True, text=True, check=True).stdout)["value"]
-    results = report.Results(a.json, report.machine(tcp))
+    results = report.Results(a.json, {**report.machine(tcp), "awake": a.awake})
+    Product.awake = a.awake != "none"
+    held = keep_awake() if a.awake == "all" else None
     try:
         for run in range(a.runs):
             for kind in a.kinds:
@@ -172,9 +186,13 @@ def main(argv):
             delays(a, results)
     except KeyboardInterrupt:
         say("interrupted: what was measured is kept")
+    finally:
+        if held:
+            held.close()
     results.save()
     rows = results.rows()
     say("\n" + report.table(rows, results.failed))
+    say("\n" + AWAKE[a.awake])
     picture = a.json.with_suffix(".svg")
     picture.write_text(plot.svg(results.machine, rows))
     say(f"\n{a.json}\n{picture}")

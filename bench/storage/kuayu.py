@@ -11,11 +11,16 @@ class Product(Contender):
     name = "product"
     heal_limit = 120
     options = ()
+    awake = True
 
     def _network(self, kind):
-        self.cluster = VolumeCluster(network=kind, bricks="tmpfs", start=False, bricks_in=self.bricks_dir)
+        self.cluster = VolumeCluster(network=kind, bricks="tmpfs", start=False, bricks_in=self.bricks_dir,
+                                     brick_options=self.words(), mount_options=self.words())
         self.network = self.cluster.network
         self.addresses = {n: b.address for n, b in self.cluster.bricks.items()}
+
+    def words(self):
+        return () if self.awake else ("--no-awake",)
 
     def _start(self):
         self.cluster.start()

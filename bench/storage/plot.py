@@ -64,7 +64,7 @@ def svg(machine, rows):
            'font-family="DejaVu Sans, Helvetica, Arial, sans-serif">', f'<rect width="{WIDTH}" height="{height:.0f}" fill="#ffffff"/>',
            text(LEFT, 30, "Storage: three copies in three domains, one client", 19, INK, weight="bold"),
            text(LEFT, 50, f"Multiples of GlusterFS on the same machine in the same run, medians; longer is better. {machine['cpus']} CPUs, "
-                          f"kernel {machine['kernel']}, loopback TCP {machine['loopback_tcp_mb_s']:,.0f} MB/s, commit {machine['commit']}", 12, SOFT)]
+                          f"kernel {machine['kernel']}, loopback TCP {machine['loopback_tcp_mb_s']:,.0f} MB/s, commit {machine['commit']}, awake: {machine['awake']}", 12, SOFT)]
     for kind, column in zip(kinds, columns):
         out.append(text(column.x, 74, TITLES[kind], 14, INK, weight="bold"))
         column.draw(HEAD + 12, out)

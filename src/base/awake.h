@@ -20,7 +20,7 @@ struct awake {
 
 /* Opens the kernel's PM QoS device (root). Holds nothing yet. Negative errno, with a text: it stays off. */
 int awake_open(struct awake *a, struct err *e);
-/* How many events (operations, requests) there were so far. Call every 10 to 100 ms. Begins to hold at 300 a second; ends when there have been fewer than 100
+/* How many events (operations, requests) there were so far. Call every 10 to 100 ms. Begins to hold at 1,500 a second; ends when there have been fewer than 500
  * a second for 100 ms. */
 void awake_look(struct awake *a, uint64_t events, uint64_t now_ms);
 /* The decision alone: is it to be held from now on? */

@@ -471,9 +471,12 @@ class Commands(unittest.TestCase):
 
         def limit():
             return int.from_bytes(os.pread(device, 4, 0), "little")
-        if limit() <= 10:
-            self.skipTest("somebody else keeps the processors awake")
-        path, end = self.cluster.mount(options=("--awake",)), time.monotonic() + 10
+        quiet = time.monotonic() + 5  # the tests before worked, too
+        while limit() <= 10:
+            if time.monotonic() > quiet:
+                self.skipTest("somebody else keeps the processors awake")
+            time.sleep(0.05)
+        path, end = self.cluster.mount(), time.monotonic() + 10
         self.assertGreater(limit(), 10)
         while limit() > 10 and time.monotonic() < end:
             (path / "awake").write_bytes(b"x")

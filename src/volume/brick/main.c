@@ -39,9 +39,9 @@ static const struct setting table[] = {
 	 "fetches in flight while no client is active; with clients, 4"},
 	{"spin-us", SETTING_INT, offsetof(struct settings, spin_us), "0", 0, 1000, "US",
 	 "after a frame, look for the next one this long before sleeping"},
-	{"awake", SETTING_BOOL, offsetof(struct settings, awake), "false", 0, 0, NULL,
+	{"awake", SETTING_BOOL, offsetof(struct settings, awake), "true", 0, 0, NULL,
 	 "while there is work, this machine's processors do not halt (root): quicker, above all in virtual "
-	 "machines, at the price of power"},
+	 "machines, at the price of power; --no-awake: they do"},
 	{"heartbeat", SETTING_DURATION, offsetof(struct settings, heartbeat_ms), "50ms", 10, 5000, "TIME",
 	 "primary to members"},
 	{"suspect", SETTING_DURATION, offsetof(struct settings, suspect_ms), "300ms", 30, 60000, "TIME",
@@ -478,7 +478,7 @@ static int start(struct brick *b, struct err *e)
 	if (r < 0)
 		return r;
 	if (b->s.awake && awake_open(&b->awake, &quiet) < 0)
-		log_warn("processors are not kept awake: %s", quiet.text);
+		log_info("processors are not kept awake: %s", quiet.text);
 	b->tick = timer_new(b->loop, on_tick, b);
 	timer_start(b->tick, TICK_MS, TICK_MS);
 	b->follower = follower_new(b);

@@ -227,7 +227,7 @@ void op_init(struct vfs_op *op, enum vfs_op_type type, fuse_req_t req, const str
 void op_name(struct vfs_op *op, const char *name);
 void to_stat(struct mount *m, const struct vfs_attr *a, struct stat *st);
 int serve(struct mount *m, void (*ready)(void *ctx), void *ctx); /* until unmounted */
-void waker_start(struct mount *m); /* with --awake; an error is logged, and it is as without */
+void waker_start(struct mount *m); /* unless --no-awake; an error is logged, and it is as with that */
 void waker_stop(struct mount *m);  /* `stopping` is set */
 
 /* ---- name.c ---- */

@@ -25,9 +25,9 @@ static const struct setting settings[] = {
 	{"write-behind", SETTING_INT, S(behind_kb), "0", 0, 1048576, "KIB",
 	 "writes return when they are in a queue of so much memory (at least 4096; try 16384); 0: when they "
 	 "are on every in-sync copy"},
-	{"awake", SETTING_BOOL, S(awake), "false", 0, 0, NULL,
+	{"awake", SETTING_BOOL, S(awake), "true", 0, 0, NULL,
 	 "while there is work, this machine's processors do not halt (root): quicker, above all in virtual "
-	 "machines, at the price of power"},
+	 "machines, at the price of power; --no-awake: they do"},
 	{"leases", SETTING_BOOL, S(leases), "true", 0, 0, NULL,
 	 "keep names, attributes and data in the kernel under leases"},
 	{"allow-other", SETTING_BOOL, S(allow_other), NULL, 0, 0, NULL,

@@ -257,7 +257,7 @@ static void *fuse_thread(void *arg)
 	return NULL;
 }
 
-/* ---- processors that do not halt (--awake) ---- */
+/* ---- processors that do not halt (--no-awake: they do) ---- */
 
 #define LOOK_MS	     20 /* while it is held */
 #define LOOK_IDLE_MS 50
@@ -282,7 +282,7 @@ void waker_start(struct mount *m)
 	if (!m->s.awake)
 		return;
 	if (awake_open(&m->awake, &e) < 0)
-		log_warn("processors are not kept awake: %s", e.text);
+		log_info("processors are not kept awake: %s", e.text);
 	else
 		m->waking = pthread_create(&m->waker, NULL, waker_thread, m) == 0;
 }

@@ -210,12 +210,12 @@ static void awake_follows_work(void **state)
 
 	(void)state;
 	assert_false(awake_step(&a, events, now)); /* what was before does not count */
-	assert_int_equal(looks_until(&a, 2, true, &events, &now), -1);
-	assert_int_equal(looks_until(&a, 3, true, &events, &now), 0);
-	assert_int_equal(looks_until(&a, 1, false, &events, &now), -1); /* 100 a second keep it */
+	assert_int_equal(looks_until(&a, 14, true, &events, &now), -1);
+	assert_int_equal(looks_until(&a, 15, true, &events, &now), 0);
+	assert_int_equal(looks_until(&a, 5, false, &events, &now), -1); /* 500 a second keep it */
 	assert_int_equal(looks_until(&a, 0, false, &events, &now), 9);
 	assert_int_equal(looks_until(&a, 0, true, &events, &now), -1);
-	assert_int_equal(looks_until(&a, 3, true, &events, &now), 0);
+	assert_int_equal(looks_until(&a, 15, true, &events, &now), 0);
 	now += 60000; /* a look that was late: few events for its time */
 	a.held = awake_step(&a, ++events, now);
 	assert_false(a.held);
