@@ -283,7 +283,7 @@ def main(argv):
     broken = faults(result["product"])
     print(f"\n{table(old[1], new[1])}\n")
     print(f"Dispatch delays leave out the first {WARM_UP_S} s, while the machines connect; all else counts from the start. After the cut "
-          "lies the return of the domain, too: Galera stands still for about 0.45 s whenever a member joins.")
+          "lies the return of the domain, too: Galera stands still for about a quarter of a second whenever a member joins.")
     print(f"The traditional system was restarted by hand after {T_BY_HAND_S} s; in life it takes about {BY_HAND_REAL_S} s, and loses as much more.")
     print(f"Result: {OUT}/result.json   Picture: {OUT}/timeline.svg   {time.monotonic() - screen.start:.0f} s in all")
     for text in broken:
