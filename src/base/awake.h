@@ -5,8 +5,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/err.h"
-
 struct awake {
 	int fd;	       /* of /dev/cpu_dma_latency; -1 = nothing is done */
 	int32_t limit; /* us that a processor may take to wake up while it is held */
@@ -18,8 +16,8 @@ struct awake {
 /* Switched off. */
 #define AWAKE_OFF ((struct awake){.fd = -1})
 
-/* Opens the kernel's PM QoS device (root). Holds nothing yet. Negative errno, with a text: it stays off. */
-int awake_open(struct awake *a, struct err *e);
+/* Opens the kernel's PM QoS device (root). Holds nothing yet. Without the right it stays off, which is logged. */
+void awake_open(struct awake *a);
 /* How many events (operations, requests) there were so far. Call every 10 to 100 ms. Begins to hold at 1,500 a second; ends when there have been fewer than 500
  * a second for 100 ms. */
 void awake_look(struct awake *a, uint64_t events, uint64_t now_ms);

@@ -22,6 +22,14 @@ static json_t *ref_to(const json_t *obj, const char *uid)
 	return NULL;
 }
 
+/* The owner of kind k that ref of obj names, if it is there and still the same one; else NULL. */
+static const json_t *owner_of(const struct world *w, enum kind k, const json_t *obj, const json_t *ref)
+{
+	const json_t *owner = world_get(w, k, obj_ns(obj), js_str_or(ref, "name", ""));
+
+	return owner && streq(obj_uid(owner), js_str(ref, "uid")) ? owner : NULL;
+}
+
 static void drop_finalizer(struct plan *p, enum kind kind, json_t *obj, const char *name)
 {
 	json_t *left = json_array(), *f;
@@ -62,9 +70,8 @@ static bool has_other_owner(const struct world *w, const json_t *obj, const char
 			continue;
 		if (k == KINDS)
 			return true;
-		owner = world_get(w, k, obj_ns(obj), js_str_or(ref, "name", ""));
-		if (owner && streq(obj_uid(owner), js_str(ref, "uid")) &&
-		    !(obj_deleting(owner) && obj_has_finalizer(owner, "foregroundDeletion")))
+		owner = owner_of(w, k, obj, ref);
+		if (owner && !(obj_deleting(owner) && obj_has_finalizer(owner, "foregroundDeletion")))
 			return true;
 	}
 	return false;
@@ -104,12 +111,8 @@ static void collect_dependent(const struct world *w, enum kind kind, json_t *obj
 
 	json_array_foreach (js_get(obj, "metadata.ownerReferences"), i, ref) {
 		enum kind k = kind_of(js_str(ref, "apiVersion"), js_str(ref, "kind"));
-		const json_t *owner;
 
-		if (k == KINDS)
-			return;
-		owner = world_get(w, k, obj_ns(obj), js_str_or(ref, "name", ""));
-		if (owner && streq(obj_uid(owner), js_str(ref, "uid")))
+		if (k == KINDS || owner_of(w, k, obj, ref))
 			return;
 		gone = ref;
 	}

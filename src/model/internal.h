@@ -77,6 +77,8 @@ struct pod_rules {
 };
 bool path_climbs(const char *path); /* has a part ".." */
 void validate_relative_path(json_t *causes, const struct at *at, const json_t *path);
+/* A field of the pod that an environment variable or a file may show: one of known (ends with NULL), a label or an annotation. */
+bool field_path_ok(const char *path, const char *const *known);
 /* limits.cpu and the like, of an environment variable or a file. */
 void validate_resource_ref(json_t *causes, const struct at *at, const json_t *ref);
 void validate_port_value(json_t *causes, const struct at *at, const json_t *port); /* number or name */

@@ -62,14 +62,10 @@ static void ports(json_t *causes, const struct at *at, const json_t *list, const
 
 /* ---- environment ---- */
 
-static bool field_path_ok(const char *path)
+bool field_path_ok(const char *path, const char *const *known)
 {
-	static const char *const known[] = {"metadata.name",  "metadata.namespace", "metadata.uid",
-					    "spec.nodeName",  "status.hostIP",	    "spec.serviceAccountName",
-					    "status.hostIPs", "status.podIP",	    "status.podIPs"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-		if (streq(known[i], path))
+	for (; *known; known++)
+		if (streq(*known, path))
 			return true;
 	return (str_starts(path, "metadata.labels['") || str_starts(path, "metadata.annotations['")) &&
 	       str_ends(path, "']");
@@ -109,6 +105,11 @@ static void env_source(json_t *causes, const struct at *at, const json_t *from)
 {
 	static const char *const names[] = {"fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef",
 					    NULL};
+	static const char *const fields[] = {"metadata.name",  "metadata.namespace",
+					     "metadata.uid",   "spec.nodeName",
+					     "status.hostIP",  "spec.serviceAccountName",
+					     "status.hostIPs", "status.podIP",
+					     "status.podIPs",  NULL};
 	const char *last = NULL, *path = js_str(from, "fieldRef.fieldPath");
 	int n = count_of(from, names, &last);
 	_cleanup_json_ json_t *none = json_string("");
@@ -119,7 +120,7 @@ static void env_source(json_t *causes, const struct at *at, const json_t *from)
 			      "`secretKeyRef`");
 	else if (n > 1)
 		fault_invalid(causes, at, none, "may not have more than one field specified at a time");
-	if (path && *path && !field_path_ok(path))
+	if (path && *path && !field_path_ok(path, fields))
 		fault_invalid(causes, AT(AT(at, "fieldRef"), "fieldPath"), js_get(from, "fieldRef.fieldPath"),
 			      "error converting fieldPath: field label not supported: %s", path);
 	if (json_object_get(from, "resourceFieldRef"))

@@ -19,21 +19,10 @@ static void volume_items(json_t *causes, const struct at *at, const json_t *sour
 	}
 }
 
-/* A field of the pod that a file may show. */
-static bool file_field_ok(const char *path)
-{
-	static const char *const known[] = {"metadata.name", "metadata.namespace", "metadata.uid",
-					    "metadata.labels", "metadata.annotations"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-		if (streq(known[i], path))
-			return true;
-	return (str_starts(path, "metadata.labels['") || str_starts(path, "metadata.annotations['")) &&
-	       str_ends(path, "']");
-}
-
 static void downward_items(json_t *causes, const struct at *at, const json_t *source)
 {
+	static const char *const fields[] = {"metadata.name",	"metadata.namespace",	"metadata.uid",
+					     "metadata.labels", "metadata.annotations", NULL};
 	const struct at *list = AT(at, "items");
 	json_t *item;
 	size_t i;
@@ -53,7 +42,7 @@ static void downward_items(json_t *causes, const struct at *at, const json_t *so
 			fault_required(causes, AT(AT(one, "resourceFieldRef"), "containerName"), NULL);
 		else if (resource)
 			validate_resource_ref(causes, AT(one, "resourceFieldRef"), resource);
-		else if (*path && !file_field_ok(path))
+		else if (*path && !field_path_ok(path, fields))
 			fault_invalid(causes, AT(AT(one, "fieldRef"), "fieldPath"),
 				      json_object_get(field, "fieldPath"),
 				      "field label not supported in a volume: %s", path);

@@ -40,6 +40,7 @@ class Readers:
 
     def __init__(self, path, threads):
         self.done, self.old, self.reads, self.stop = [0] * PAGES, [], 0, False
+        self.begun = [{0} for _ in range(PAGES)]  # all that was ever written to a page, or is just being written
         self.path = path
         self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(threads)]
         for t in self.threads:
@@ -54,9 +55,12 @@ class Readers:
             self.reads += 1
             number = int.from_bytes(data[:8], "little")
             # The kernel copies a write into a page while others read it: they may see a part of it, as on any Linux file system.
-            if number < least or (data != page(number) and min(WORDS.unpack(data)) < least):
+            if number < least or (data != page(number) and not self.may_be(i, set(WORDS.unpack(data)), least)):
                 self.old.append((i, WORDS.unpack(data), least))
         os.close(fd)
+
+    def may_be(self, i, numbers, least):
+        return min(numbers) >= least and numbers <= self.begun[i]
 
     def close(self):
         self.stop = True
@@ -102,6 +106,7 @@ class ReadAround(ClusterTest):
         try:
             while time.monotonic() < end:
                 i, n = self.rng.randrange(PAGES), n + 1
+                readers.begun[i].add(n)
                 write(i, page(n))
                 readers.done[i] = n
                 time.sleep(pause * self.rng.random() * 2)

@@ -393,7 +393,7 @@ int grp_on_msg(struct conn *c, const struct proto_head *h, const uint8_t *body, 
 		*why = "a replication message that is malformed or damaged";
 		return r;
 	}
-	side->b->work += rec != NULL;
+	side->b->records += rec != NULL;
 	if (sent_by(g, &m, side->peer)) {
 		repl_on_msg(g->repl, &m, clock_ms());
 		grp_mark(g);

@@ -290,7 +290,7 @@ struct brick {
 	uint64_t taken, told; /* space.c: bytes appended, at the latest telling */
 	uint32_t pulls, pulls_in_flight, repairs;
 	struct awake awake;
-	uint64_t work; /* operations and records so far */
+	uint64_t records; /* of other primaries, so far */
 	struct op *free_ops;
 	struct early *early;	/* of the write that is just being served */
 	struct record *nothing; /* of reads */

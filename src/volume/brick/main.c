@@ -293,7 +293,7 @@ static void on_tick(void *ctx)
 	uint64_t now = clock_ms();
 
 	b->ticks++;
-	awake_look(&b->awake, b->work, now);
+	awake_look(&b->awake, b->n.ops + b->records, now);
 	vols_tick(b);
 	links_tick(b);
 	if (b->stop_ms && (grp_leave_all(b) || now - b->stop_ms > LEAVE_MS)) {
@@ -447,7 +447,6 @@ static int start(struct brick *b, struct err *e)
 				    .events = {on_frame, on_opened, on_closed, on_turn_end, b, on_turn_sent,
 					       early_part, early_place},
 				    .connections_max = (uint32_t)b->s.connections};
-	struct err quiet = {0};
 	char ip[64];
 	int r, port;
 
@@ -477,8 +476,8 @@ static int start(struct brick *b, struct err *e)
 	r = start_http(b, e);
 	if (r < 0)
 		return r;
-	if (b->s.awake && awake_open(&b->awake, &quiet) < 0)
-		log_info("processors are not kept awake: %s", quiet.text);
+	if (b->s.awake)
+		awake_open(&b->awake);
 	b->tick = timer_new(b->loop, on_tick, b);
 	timer_start(b->tick, TICK_MS, TICK_MS);
 	b->follower = follower_new(b);

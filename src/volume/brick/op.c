@@ -569,7 +569,6 @@ static void count(struct vol *v, struct conn *c, const struct vfs_op *vop)
 	uint64_t bytes = vop->payload ? vop->payload->len : vop->type == VFS_READ ? vop->len : 0;
 
 	v->b->n.ops++;
-	v->b->work++;
 	v->b->n.op_bytes_in += vop->payload ? vop->payload->len : 0;
 	if (++v->sampled % 8) /* one in eight: cheap, and as good for telling who is busy */
 		return;

@@ -27,8 +27,8 @@ static void *worker_main(void *arg)
 		pthread_cond_broadcast(&w->cond);
 		if (!w->reap)
 			continue;
-		pthread_mutex_unlock(
-			&w->lock); /* told behind the state: a loop that is quicker would find nothing to take */
+		/* Told behind the state: a loop that is quicker would find nothing to take. */
+		pthread_mutex_unlock(&w->lock);
 		mailbox_post(w->b->mailbox, (mailbox_fn)w->reap, w->b);
 		pthread_mutex_lock(&w->lock);
 	}

@@ -478,10 +478,10 @@ void behind_drain_all(struct mount *m)
 void behind_opened(struct mount *m, struct node *n, struct fuse_file_info *fi)
 {
 	struct behind *b = m->behind;
-	struct wq_open *o =
-		malloc(sizeof(*o)); /* without a queue, too: it tells open files from one another (lock.c) */
+	struct wq_open *o = malloc(sizeof(*o));
 	struct behind_file *bf;
 
+	/* Without a queue, too: it tells open files from one another (lock.c). */
 	fi->fh = (uint64_t)(uintptr_t)o; /* no memory: its writes go through, and it takes no locks */
 	if (!o || !b)
 		return;

@@ -276,14 +276,10 @@ static void *waker_thread(void *arg)
 
 void waker_start(struct mount *m)
 {
-	struct err e = {0};
-
 	m->awake = AWAKE_OFF;
-	if (!m->s.awake)
-		return;
-	if (awake_open(&m->awake, &e) < 0)
-		log_info("processors are not kept awake: %s", e.text);
-	else
+	if (m->s.awake)
+		awake_open(&m->awake);
+	if (m->awake.fd >= 0)
 		m->waking = pthread_create(&m->waker, NULL, waker_thread, m) == 0;
 }
 

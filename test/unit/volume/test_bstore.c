@@ -693,6 +693,23 @@ static uint64_t used(const char *path)
 	return n;
 }
 
+/* A folder with content, a copy of it at *ret_good, and the path of the file in it that is to be damaged; both new. */
+static void begin_damage(struct ctx *c, const struct model_history *h, uint64_t seed, const char *file,
+			 char **ret_good, char **ret_path)
+{
+	ctx_init(c);
+	*ret_good = xasprintf("%s.good", c->dir);
+	*ret_path = xasprintf("%s/%s", c->dir, file);
+	make_folder(c, h, seed);
+	copy(c->dir, *ret_good);
+}
+
+static void end_damage(struct ctx *c, const char *good)
+{
+	dir_remove(good, NULL);
+	ctx_done(c);
+}
+
 static void test_damaged_log(void **state)
 {
 	struct model_history h = one_epoch();
@@ -701,11 +718,7 @@ static void test_damaged_log(void **state)
 	struct ctx c;
 	bool one;
 
-	ctx_init(&c);
-	good = xasprintf("%s.good", c.dir);
-	path = xasprintf("%s/log/00000001.log", c.dir);
-	make_folder(&c, &h, seed);
-	copy(c.dir, good);
+	begin_damage(&c, &h, seed, "log/00000001.log", &good, &path);
 	assert_int_equal(open_damaged(&c, &h, seed, -1, &one), 0);
 	assert_false(one);
 	copy(good, c.dir);
@@ -724,8 +737,7 @@ static void test_damaged_log(void **state)
 	copy(good, c.dir);
 	assert_int_equal(truncate(path, 300000), 0);
 	assert_int_equal(open_damaged(&c, &h, seed, 99, &one), 0);
-	dir_remove(good, NULL);
-	ctx_done(&c);
+	end_damage(&c, good);
 }
 
 static void test_damaged_meta(void **state)
@@ -737,11 +749,7 @@ static void test_damaged_meta(void **state)
 	struct ctx c;
 	bool one;
 
-	ctx_init(&c);
-	good = xasprintf("%s.good", c.dir);
-	path = xasprintf("%s/meta/data.mdb", c.dir);
-	make_folder(&c, &h, seed);
-	copy(c.dir, good);
+	begin_damage(&c, &h, seed, "meta/data.mdb", &good, &path);
 	assert_int_equal(stat(path, &st), 0);
 	for (int i = 0; i < 16; i++) {
 		copy(good, c.dir);
@@ -756,8 +764,7 @@ static void test_damaged_meta(void **state)
 	copy(good, c.dir);
 	assert_int_equal(truncate(path, st.st_size / 2), 0);
 	assert_int_equal(open_damaged(&c, &h, seed, 99, &one), 1);
-	dir_remove(good, NULL);
-	ctx_done(&c);
+	end_damage(&c, good);
 }
 
 /* What LMDB itself does not notice, in the pages that the newest checkpoint has (src/volume/bstore/walk.c says how they are made). */
@@ -810,10 +817,7 @@ static void test_damaged_pages(void **state)
 	struct ctx c;
 	bool one;
 
-	ctx_init(&c);
-	good = xasprintf("%s.good", c.dir);
-	path = xasprintf("%s/meta/data.mdb", c.dir);
-	make_folder(&c, &h, 8);
+	begin_damage(&c, &h, 8, "meta/data.mdb", &good, &path);
 	assert_int_equal(ctx_open(&c), 0);
 	assert_int_equal(bstore_checkpoint(c.b, NULL), 0); /* the second one: some pages are free */
 	ctx_close(&c);
@@ -834,8 +838,7 @@ static void test_damaged_pages(void **state)
 		if (open_damaged(&c, &h, 8, i, &one) != 1)
 			fail_msg("damage %d was not noticed", i);
 	}
-	dir_remove(good, NULL);
-	ctx_done(&c);
+	end_damage(&c, good);
 }
 
 /* ---- a failing disk: these take the place of libc's for everything in this program ---- */

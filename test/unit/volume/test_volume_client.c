@@ -614,18 +614,28 @@ static bool soon_leased(void)
 	return leased;
 }
 
-static void leases_need_living_sessions(void **s)
+static void begin_leased(void)
 {
-	bool leased;
-
-	(void)s;
 	begin(op_leased, 10000);
 	assert_true(soon_leased());
 	atomic_store(&w->resets, 0);
-	atomic_store(&w->brick[2].silent, true); /* a backup: it may be the next primary */
+}
+
+static void leases_end(void)
+{
+	bool leased;
+
 	assert_true(until(&w->resets, GROUPS, 3000));
 	assert_int_equal(create(&leased), 0);
 	assert_false(leased);
+}
+
+static void leases_need_living_sessions(void **s)
+{
+	(void)s;
+	begin_leased();
+	atomic_store(&w->brick[2].silent, true); /* a backup: it may be the next primary */
+	leases_end();
 	atomic_store(&w->brick[2].silent, false);
 	assert_true(soon_leased());
 	end();
@@ -633,17 +643,11 @@ static void leases_need_living_sessions(void **s)
 
 static void a_brick_that_does_not_serve_is_asked_again(void **s)
 {
-	bool leased;
-
 	(void)s;
-	begin(op_leased, 10000);
-	assert_true(soon_leased());
-	atomic_store(&w->resets, 0);
+	begin_leased();
 	atomic_store(&w->brick[2].refuses, true);
 	assert_true(shutdown(atomic_load(&w->brick[2].session), SHUT_RDWR) == 0);
-	assert_true(until(&w->resets, GROUPS, 3000));
-	assert_int_equal(create(&leased), 0);
-	assert_false(leased);
+	leases_end();
 	usleep(1500000); /* long enough for it to be said */
 	atomic_store(&w->brick[2].refuses, false);
 	assert_true(soon_leased());
@@ -653,9 +657,7 @@ static void a_brick_that_does_not_serve_is_asked_again(void **s)
 static void a_new_primary_ends_leases(void **s)
 {
 	(void)s;
-	begin(op_leased, 10000);
-	assert_true(soon_leased());
-	atomic_store(&w->resets, 0);
+	begin_leased();
 	set_view(2, 1, 7);
 	assert_true(until(&w->resets, GROUPS, 3000));
 	assert_true(soon_leased());
