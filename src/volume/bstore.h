@@ -31,12 +31,14 @@ struct bstore_options {
 		       file at once */
 };
 
-/* Opens or creates, recovers. -EEXIST another volume's, -EBUSY another process has it, -EPROTONOSUPPORT newer format, -EBADMSG damaged (the text
+/* Opens or creates, recovers. -EEXIST another volume's or node's, -EBUSY another process has it, -EPROTONOSUPPORT newer format, -EBADMSG damaged (the text
  * says what to do), -ENOSPC. */
 int bstore_open(const struct bstore_options *o, struct bstore **ret, struct err *e);
 /* Clean: checkpoint and sync. The loop must run once more for its handles. Waiting syncs are answered -ECANCELED. */
 struct bstore *bstore_close(struct bstore *b);
 
+/* Which folder this is: a random number made with it, how often it had been opened before (in this format), and with this time. An old copy of it says less. */
+void bstore_identity(struct bstore *b, struct vol_id *ret_instance, uint64_t *ret_before, uint64_t *ret_now);
 struct replica *bstore_replica(struct bstore *b, uint32_t group); /* NULL: not a member */
 /* Groups that come and go while the store is open. join: as recovery finds it, which is empty for one that was never here, or that was removed and settled
  * since. leave: not a member from now on; borrowed pointers are void. remove: up to `keys` of what it left, with their files: 1 = call again, 0 = nothing is
@@ -96,3 +98,5 @@ void bstore_get_stats(struct bstore *b, struct bstore_stats *ret); /* statvfs: a
 void bstore_measure(struct bstore *b);				   /* statvfs now */
 /* Zero-copy reading: descriptor of a slice's file (borrowed, valid until the next call); -ENOENT = all holes. */
 int bstore_fd(struct bstore *b, uint32_t group, const struct vol_ino *ino);
+/* Before a scrub reads the slice: what is read is the file of that name, not one that was removed while it was open. */
+int bstore_look(struct bstore *b, uint32_t group, const struct vol_ino *ino);

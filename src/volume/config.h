@@ -5,7 +5,10 @@
  *   /kuayu/volumes/NAME		the map (vol_map_to_json) + {"state":"created|started|stopped","options":{...},"created":RFC3339}
  *   /kuayu/volumes/NAME/view/GGGG	{"epoch":7,"primary":"a1","isr":["a1","b1","c1"],"members":["a1","b1","c1"]}; "fork":N when it is not 0. Members
  *					by slot, "" = free; while one replaces another: "joining":NAME,"leaving":NAME. Its members are the view's
- *					affair, where they shall be the map's */
+ *					affair, where they shall be the map's
+ *   /kuayu/volumes/NAME/folder/NODE	{"volume":UUID,"instance":32 hex,"opened":N,"lost":[group, ...]}: what the brick's folder was when it opened it last.
+ *					Another folder, or one that was opened less often, does not have what the brick acknowledged: its groups are
+ *					lost there until they have caught up */
 #pragma once
 
 #include "core/place/place.h"
@@ -51,11 +54,23 @@ int volcfg_view_get(struct store *s, const struct vol_map *m, uint32_t group, st
 int volcfg_view_cas(struct store *s, const struct vol_map *m, uint32_t group, uint64_t expect_epoch,
 		    const struct repl_view *next, struct repl_view *now, struct err *e);
 
+struct volcfg_folder {
+	struct vol_id volume, instance;
+	uint64_t opened;
+	bool lost[VOL_GROUPS_MAX];
+};
+int volcfg_folder_put(struct store *s, const char *volume, const char *node, const struct volcfg_folder *f,
+		      struct err *e);
+/* From now on bricks' folders are believed as they are. */
+int volcfg_folders_forget(struct store *s, const char *volume, struct err *e);
+
 /* Follows one volume: first everything there is, then changes. Callbacks on the store's thread, never two at once. */
 struct volcfg_handler {
 	void (*volume)(void *ctx, const struct volcfg_volume *v); /* NULL = deleted */
 	void (*view)(void *ctx, uint32_t group, const struct repl_view *view);
 	void *ctx;
+	/* May be NULL. f NULL: nothing is known of it (any more). Comes before the first views. */
+	void (*folder)(void *ctx, const char *node, const struct volcfg_folder *f);
 };
 struct volcfg_watch;
 int volcfg_watch(struct store *s, const char *name, const struct volcfg_handler *h, struct volcfg_watch **ret,

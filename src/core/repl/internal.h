@@ -53,7 +53,7 @@ struct peer {
 	/* What it said of itself (HELLO, VIEW), valid for epoch said_epoch: */
 	uint64_t said_ms, said_epoch;
 	struct repl_pos said_pos;
-	bool said_sure, said_hears, said;
+	bool said_sure, said_hears, said_lost, said;
 };
 
 struct epoch_end {
@@ -76,6 +76,7 @@ struct repl {
 	struct repl_pos live; /* catching up with a gap: newest record that came; else = pos */
 	bool whole;	      /* no gap */
 	bool sure;	      /* no acknowledged record can be missing */
+	bool lost;	      /* acknowledged records are missing: never sure, and nothing of it counts */
 	bool failed, leaving;
 	bool matched;	 /* backup: my log is a prefix of this epoch's primary's */
 	uint64_t cut_ok; /* a CUT must answer a later stamp than this */

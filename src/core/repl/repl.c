@@ -32,6 +32,7 @@ struct repl *repl_new(const struct repl_config *c, const struct repl_io *io, voi
 	r->io = *io;
 	r->ctx = ctx;
 	r->whole = true;
+	r->lost = c->lost;
 	return r;
 }
 
@@ -47,7 +48,7 @@ struct repl *repl_free(struct repl *r)
 
 void repl_start(struct repl *r, struct repl_pos pos, uint64_t committed, bool sure, uint64_t now_ms)
 {
-	ensure(!r->started);
+	ensure(!r->started && !(sure && r->lost));
 	r->started = true;
 	r->start_ms = r->tick_ms = r->heard_ms = now_ms;
 	r->last_stamp = r->cut_ok = now_ms << STAMP_SHIFT;
@@ -91,6 +92,7 @@ void repl_send(struct repl *r, uint8_t to, struct repl_msg *m, uint64_t now)
 	m->life = r->c.life;
 	m->sure = usable(r);
 	m->failed = r->failed || r->leaving;
+	m->lost = r->lost || (!r->whole && !in_set(r->view.isr, r->c.self));
 	m->hears = is_self_primary(r) ||
 		   (r->role == REPL_BACKUP && now - r->heard_ms < r->c.heartbeat_ms * 5 / 2);
 	r->io.send(r->ctx, m);
@@ -125,6 +127,7 @@ void repl_set_role(struct repl *r, enum repl_role role)
 void repl_set_sure(struct repl *r, bool sure)
 {
 	r->sure = sure;
+	r->lost = r->lost && !sure;
 	r->io.sure(r->ctx, sure);
 }
 
@@ -185,6 +188,7 @@ static void note_said(struct repl *r, const struct repl_msg *m, uint64_t now)
 	p->said_pos = m->pos;
 	p->said_sure = m->sure;
 	p->said_hears = m->hears;
+	p->said_lost = m->lost;
 }
 
 /* Who lent its lease to an earlier primary need not wait for the end once that one knows a newer epoch. */
@@ -420,6 +424,11 @@ void repl_plan(struct repl *r, const struct vol_map *m, bool may_begin)
 }
 
 /* ---- questions ---- */
+
+bool repl_lost(const struct repl *r)
+{
+	return r->lost;
+}
 
 bool repl_gone(const struct repl *r)
 {

@@ -88,6 +88,7 @@ struct repl_config {
 	uint8_t write_quorum; /* default 2 (n when n is less) */
 	bool backup_reads;    /* backups get read leases; then removing one takes lease_ms + skew_ms longer */
 	uint64_t life;	      /* this process's: greater at every start of the member */
+	bool lost; /* what is here is not what this member had when it was last in the set (a new disk, an old copy); then it is not sure either */
 	uint32_t heartbeat_ms, suspect_ms, lease_ms, skew_ms, ack_timeout_ms, unsure_wait_ms;
 	uint32_t handback_ms; /* in sync for so long: the preferred primary gets its role back; 0 = never */
 	/* A record with a payload of so many bytes and more goes to the in-sync members before the primary appends it itself, so that all of them write it at the same time. */
@@ -130,7 +131,8 @@ struct repl_msg {
 	bool sure;	      /* the sender's log is complete */
 	bool hears;	      /* the sender is, or hears, the primary of its view */
 	bool failed;	      /* the sender's disk failed, or it is leaving */
-	bool lease;	      /* HEARTBEAT, HEARTBEAT_ACK: a read lease is granted */
+	bool lost; /* the sender's state is no beginning for anybody: lost (repl_config), or an unfinished catching up */
+	bool lease; /* HEARTBEAT, HEARTBEAT_ACK: a read lease is granted */
 	struct repl_view view;
 	struct record *record; /* APPEND; borrowed */
 	bool ahead; /* APPEND, not on the wire: the sender's own io->append of the record comes next; it may leave before */
@@ -188,6 +190,7 @@ void repl_leave(struct repl *r, uint64_t now_ms);
 void repl_tick(struct repl *r, uint64_t now_ms); /* every 10..25 ms */
 /* Where the group shall lie; m is used until the next call. may_begin: the primary may add a member now (the shell bounds how many groups move at once). */
 void repl_plan(struct repl *r, const struct vol_map *m, bool may_begin);
+bool repl_lost(const struct repl *r); /* repl_config's, until it has caught up and joined */
 bool repl_gone(
 	const struct repl *r); /* no member any more by its newest view: to be freed, and its state removed */
 

@@ -7,7 +7,8 @@
  *
  * Elections. A backup that does not hear its primary for suspect_ms asks the others (HELLO; they answer VIEW): somebody who hears the primary makes it wait
  * (the primary will remove this member, or learns that it cannot); else the first sure in-sync member in member order that answers goes first and the others
- * wait for their turn. Members that are unsure elect only when no sure one can be there (repl.h). The swap decides in any case. */
+ * wait for their turn. Members that are unsure elect only when no sure one can be there (repl.h). When everybody in the set has lost what it had, the others
+ * elect (elect_outside). The swap decides in any case. */
 #include "core/repl/internal.h"
 
 #define CAS_DELAY_MIN_MS 50u
@@ -267,6 +268,45 @@ static void elect_unsure(struct repl *r, uint64_t now)
 		}
 		if (p->said_sure || p->said_hears)
 			return; /* its turn, or it follows somebody */
+		if (p->said_lost)
+			continue;
+		c = pos_cmp(p->said_pos, r->pos);
+		if (c > 0 || (c == 0 && i < r->c.self))
+			return;
+		heard++;
+	}
+	if (!all && (now - r->start_ms < r->c.unsure_wait_ms || heard < r->c.write_quorum))
+		return;
+	r->unsure_bid = true;
+	view_propose(r, r->c.self, bit(r->c.self), r->view.epoch + 1, now);
+}
+
+/* Everybody in the set says that it has lost what it had (new disks, old copies). A record that was acknowledged is on as many members as the write quorum, so
+ * with the set gone the newest of the others has all of them, when all others are heard (or enough of them, after a while: as among unsure ones). */
+static void elect_outside(struct repl *r, uint64_t now)
+{
+	uint64_t since = now - MIN(now, FRESH_MS);
+	uint8_t heard = 1;
+	bool all = true;
+
+	if (r->pos.seq == 0) /* nothing here, or a catching up that was not finished */
+		return;
+	for (uint8_t i = 0; i < r->c.n; i++) {
+		const struct peer *p = &r->peer[i];
+		int c;
+
+		if (i == r->c.self || !is_member(r, i))
+			continue;
+		if (!fresh(r, i, since)) {
+			if (in_set(r->view.isr, i))
+				return;
+			all = false;
+			continue;
+		}
+		if (p->said_hears || (in_set(r->view.isr, i) && !p->said_lost))
+			return;
+		if (p->said_lost)
+			continue;
 		c = pos_cmp(p->said_pos, r->pos);
 		if (c > 0 || (c == 0 && i < r->c.self))
 			return;
@@ -294,12 +334,13 @@ void view_tick(struct repl *r, uint64_t now)
 	}
 	if ((r->role == REPL_OUT || r->suspect_ms > 0) && now - r->hello_ms >= 2 * r->c.heartbeat_ms)
 		repl_broadcast_hello(r, now);
-	if (!view_may_propose(r, now) || r->failed || r->leaving || !r->whole)
+	if (!view_may_propose(r, now) || r->failed || r->leaving || !r->whole || r->lost)
 		return;
 	if (r->view.epoch == 0) {
 		elect_first(r, now);
 	} else if (!in_set(r->view.isr, r->c.self)) {
-		return;
+		if (now - r->view_ms > r->c.suspect_ms) /* a primary has had time to be heard */
+			elect_outside(r, now);
 	} else if (usable(r)) {
 		if (mine || r->suspect_ms > 0)
 			elect_sure(r, now);

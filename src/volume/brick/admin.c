@@ -29,7 +29,10 @@ static json_t *group_status(const struct grp *g)
 	set_int(o, "epoch", view.epoch);
 	set_int(o, "seq", pos.seq);
 	set_int(o, "committed", repl_committed(g->repl));
-	json_object_set_new(o, "role", json_string(g->v->error && role == REPL_OUT ? "failed" : roles[role]));
+	json_object_set_new(o, "role",
+			    json_string(g->v->error && role == REPL_OUT		 ? "failed"
+					: repl_lost(g->repl) && role == REPL_OUT ? "lost"
+										 : roles[role]));
 	json_object_set_new(o, "primary",
 			    view.epoch && view.primary < g->n ? json_string(member_name(g, view.primary))
 							      : json_null());
@@ -93,6 +96,7 @@ static json_t *vol_status(const struct vol *v)
 	set_int(o, "checkpoints", st.checkpoints);
 	set_int(o, "sessions", v->n_sessions);
 	set_int(o, "leases", v->leases.n);
+	set_int(o, "lost", v->n_lost);
 	json_object_set_new(o, "groups", groups);
 	json_object_set_new(o, "scrub", scrub);
 	return o;

@@ -131,7 +131,12 @@ static void on_rollback(void *ctx, struct repl_pos pos, struct repl_pos *ret)
 	struct grp *g = ctx;
 	int r = bstore_rollback(g->v->store, g->idx, pos.epoch, pos.seq);
 
-	if (r < 0)
+	if (r == -ERANGE)
+		log_info("volume %s, group %u: cannot go back to %llu, which is older than what is kept for "
+			 "that: "
+			 "everything is compared with the primary",
+			 g->v->name, g->idx, (unsigned long long)pos.seq);
+	else if (r < 0)
 		log_error("volume %s, group %u: cannot go back to %llu: %s", g->v->name, g->idx,
 			  (unsigned long long)pos.seq, strerror(-r));
 	*ret = r < 0 ? (struct repl_pos){0} : (struct repl_pos){g->replica->epoch, g->replica->seq};
@@ -297,6 +302,7 @@ struct grp *grp_new(struct vol *v, uint32_t idx)
 	c.brick = (uint16_t)v->self;
 	c.n = g->n;
 	c.life = v->b->life;
+	c.lost = v->own_folder.lost[idx];
 	c.write_quorum = (uint8_t)CLAMP(m->write_quorum, 1u, m->replica);
 	c.backup_reads = !streq(vol_option(v, "read-policy", "primary"), "primary");
 	c.heartbeat_ms = (uint32_t)s->heartbeat_ms;
@@ -324,7 +330,8 @@ void grp_start(struct grp *g)
 	g->grace_ms = g->v->b->start_ms + LEASE_END_MS;
 	g->view = (struct repl_view){0};
 	repl_plan(g->repl, g->v->doc.map, false);
-	repl_start(g->repl, pos, committed, bstore_group_sure(g->v->store, g->idx), now);
+	repl_start(g->repl, pos, committed, bstore_group_sure(g->v->store, g->idx) && !repl_lost(g->repl),
+		   now);
 	if (g->v->have_view[g->idx])
 		repl_on_view(g->repl, &g->v->views[g->idx], now);
 	grp_mark(g);

@@ -264,6 +264,11 @@ struct vol {
 	uint32_t sampled;
 	uint64_t retry_open_ms;
 	uint64_t reserve; /* of bytes free: space.c */
+	/* folder.c: what the store knows of this brick's folder; what it is; groups in it that lack what was acknowledged */
+	struct volcfg_folder folder, own_folder;
+	bool folder_known, folder_due, folder_putting;
+	uint64_t folder_retry_ms;
+	uint32_t n_lost;
 };
 
 struct brick {
@@ -307,7 +312,13 @@ void store_propose(struct grp *g, uint64_t expect, const struct repl_view *next)
 /* from the store, on the loop thread; doc is owned by the callee's caller; NULL = deleted */
 void vol_on_doc(struct brick *b, const char *name, struct volcfg_volume *doc);
 void vol_on_view(struct brick *b, const char *name, uint32_t group, const struct repl_view *view);
+void vol_on_folder(struct brick *b, const char *name,
+		   const struct volcfg_folder *f); /* this brick's; NULL = not known */
 void peers_on_bricks(struct brick *b, const struct volcfg_brick *v, size_t n);
+
+/* ---- folder.c ---- */
+void folder_opened(struct vol *v);
+void folder_tick(struct vol *v, uint64_t now);
 
 /* ---- peer.c ---- */
 struct peer *peer_get(struct brick *b, const char *name, bool make);

@@ -41,7 +41,7 @@ struct scrub {
 	struct vol_ino ino;
 	uint64_t fork; /* of the group's view when its turn came */
 	bool entered;  /* it has */
-	uint64_t off, start_ms, end_ms, stripes, bad, budget_ms;
+	uint64_t off, start_ms, end_ms, stripes, bad, unreadable, budget_ms;
 	bool running;
 	uint64_t look_ms;
 };
@@ -341,7 +341,12 @@ static void scrub_step(struct vol *v)
 			s->off = 0;
 			continue;
 		}
-		replica_verify(g->replica, &s->ino, s->off, size, &bad);
+		r = bstore_look(v->store, s->group, &s->ino);
+		if (r == 0)
+			r = replica_verify(g->replica, &s->ino, s->off, size, &bad);
+		if (r < 0 && !s->unreadable++)
+			log_error("volume %s, group %u: a scrub cannot read a file: %s", v->name, s->group,
+				  strerror(-r));
 		s->off += size;
 		s->stripes++;
 		v->b->n.scrubbed++;

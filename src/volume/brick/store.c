@@ -38,6 +38,7 @@ struct letter {
 	uint32_t group;
 	struct repl_view view;
 	struct volcfg_brick *bricks;
+	struct volcfg_folder *folder;
 	size_t n;
 };
 
@@ -67,6 +68,16 @@ static void on_view_letter(void *arg)
 
 	if (!l->b->stopping)
 		vol_on_view(l->b, l->name, l->group, &l->view);
+	free(l);
+}
+
+static void on_folder_letter(void *arg)
+{
+	struct letter *l = arg;
+
+	if (!l->b->stopping)
+		vol_on_folder(l->b, l->name, l->folder);
+	free(l->folder);
 	free(l);
 }
 
@@ -125,6 +136,22 @@ static void on_view(void *ctx, uint32_t group, const struct repl_view *view)
 	post(w->f->b, on_view_letter, l);
 }
 
+static void on_folder(void *ctx, const char *node, const struct volcfg_folder *f)
+{
+	struct followed *w = ctx;
+	struct letter *l;
+
+	if (!streq(node, w->f->b->s.node))
+		return;
+	l = xcalloc(1, sizeof(*l));
+	memcpy(l->name, w->name, sizeof(l->name));
+	if (f) {
+		l->folder = xcalloc(1, sizeof(*f));
+		*l->folder = *f;
+	}
+	post(w->f->b, on_folder_letter, l);
+}
+
 /* ---- the lister ---- */
 
 static int list_bricks(struct follower *f)
@@ -153,7 +180,7 @@ static struct followed *followed_find(struct follower *f, const char *name)
 static int follow(struct follower *f, const char *name)
 {
 	struct followed *w = xcalloc(1, sizeof(*w));
-	struct volcfg_handler h = {on_doc, on_view, w};
+	struct volcfg_handler h = {on_doc, on_view, w, on_folder};
 	struct err e = {0};
 	int r;
 

@@ -120,6 +120,7 @@ static void vol_open(struct vol *v)
 	}
 	v->error = 0;
 	v->error_text[0] = 0;
+	folder_opened(v);
 	v->grp = xcalloc(m->n_groups, sizeof(*v->grp));
 	v->open = true;
 	for (uint32_t i = 0; i < m->n_groups; i++)
@@ -353,6 +354,7 @@ static void vol_tick(struct vol *v, uint64_t now)
 			forget(g);
 	}
 	bstore_tick(v->store);
+	folder_tick(v, now);
 	scrub_tick(v, now);
 	moves_tick(v, now);
 	if (moves_retired(v)) {

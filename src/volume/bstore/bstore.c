@@ -329,6 +329,11 @@ int bstore_fd(struct bstore *b, uint32_t group, const struct vol_ino *ino)
 	return r < 0 ? r : f->fd;
 }
 
+int bstore_look(struct bstore *b, uint32_t group, const struct vol_ino *ino)
+{
+	return files_look(&b->files, group, ino);
+}
+
 int bstore_settle_data(struct bstore *b)
 {
 	return files_settle(&b->files);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dir: whose folder it is, and what became of the life before. brick.json names format, volume and node and gives the folder a random number
- * of its own; `lock` keeps a second process out. A page in RUN (tmpfs), mapped, says after a crash what had been written to the log, so a
+/* dir: whose folder it is, and what became of the life before. brick.json names format, volume and node, gives the folder a random number
+ * of its own and counts how often it was opened, by which an old copy of it is known; `lock` keeps a second process out. A page in RUN (tmpfs), mapped, says after a crash what had been written to the log, so a
  * restart knows whether it has all of it; it names the machine's boot, so that it does not outlive a power loss wherever RUN lies. A clean stop
  * leaves the same knowledge in the file `clean`, which the next start takes away. */
 #include "volume/bstore/internal.h"
@@ -43,10 +43,16 @@ static int folder_is_empty(int dir_fd, bool *ret)
 	return 0;
 }
 
+static int write_brick_json(const char *path, const json_t *o, struct err *e)
+{
+	_cleanup_free_ char *text = js_text(o);
+
+	return file_write_atomic(path, text, strlen(text), 0600, e);
+}
+
 static int make_brick_json(struct bstore *b, const char *path, struct err *e)
 {
 	_cleanup_json_ json_t *o = json_object();
-	_cleanup_free_ char *text = NULL;
 	char uuid[33], instance[33];
 	struct vol_id id;
 	bool empty = false;
@@ -66,14 +72,29 @@ static int make_brick_json(struct bstore *b, const char *path, struct err *e)
 	js_set_new(o, "node", json_string(b->o.node ? b->o.node : ""));
 	js_set_new(o, "instance", json_string(instance));
 	js_set_new(o, "stripeSize", json_integer(b->o.stripe_size));
-	text = js_text(o);
-	return file_write_atomic(path, text, strlen(text), 0600, e);
+	js_set_new(o, "opened", json_integer(1));
+	b->opened = 1;
+	return write_brick_json(path, o, e);
+}
+
+/* A full disk is no reason to refuse it: then an old copy made since the last time is not known as one. */
+static void count_opening(struct bstore *b, const char *path, json_t *o)
+{
+	struct err e = {0};
+
+	b->opened_before = (uint64_t)MAX(js_int(o, "opened", 0), (int64_t)0);
+	b->opened = b->opened_before + 1;
+	js_set_new(o, "opened", json_integer((json_int_t)b->opened));
+	if (write_brick_json(path, o, &e) < 0) {
+		log_warn("bstore: %s", e.text);
+		b->opened = b->opened_before;
+	}
 }
 
 static int check_brick_json(struct bstore *b, const char *path, const char *text, size_t len, struct err *e)
 {
 	_cleanup_json_ json_t *o = NULL;
-	const char *uuid, *instance;
+	const char *uuid, *instance, *node;
 	struct vol_id id, inst;
 	char want[33];
 
@@ -90,11 +111,26 @@ static int check_brick_json(struct bstore *b, const char *path, const char *text
 	if (!vol_id_eq(&id, &b->o.uuid))
 		return err_set(e, -EEXIST, "%s belongs to volume %s, not %s: give another folder", b->dir,
 			       uuid, want);
+	node = js_str_or(o, "node", "");
+	if (b->o.node && node[0] && !streq(node, b->o.node))
+		return err_set(e, -EEXIST,
+			       "%s is the folder of node %.63s, this is %.63s: give each its own (were they "
+			       "swapped?), "
+			       "or an empty one",
+			       b->dir, node, b->o.node);
 	if (js_int(o, "stripeSize", b->o.stripe_size) != b->o.stripe_size)
 		return err_set(e, -EBADMSG, "%s was made for stripes of %d bytes, the volume has %u", b->dir,
 			       (int)js_int(o, "stripeSize", 0), b->o.stripe_size);
 	memcpy(b->instance, inst.b, sizeof(b->instance));
+	count_opening(b, path, o);
 	return 0;
+}
+
+void bstore_identity(struct bstore *b, struct vol_id *ret_instance, uint64_t *ret_before, uint64_t *ret_now)
+{
+	memcpy(ret_instance->b, b->instance, sizeof(ret_instance->b));
+	*ret_before = b->opened_before;
+	*ret_now = b->opened;
 }
 
 int dir_open(struct bstore *b, bool *ret_fresh, struct err *e)

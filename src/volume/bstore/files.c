@@ -163,6 +163,35 @@ static int make_slice(struct files *t, const char *path)
 	return fd >= 0 ? fd : -errno;
 }
 
+/* Somebody put a folder, a link or a device where a slice was: it is as if the file had been removed, which the checksums tell. What it is nobody knows, so it is kept. */
+static int set_aside(struct files *t, const char *path)
+{
+	char aside[PATH_ROOM + 8];
+
+	snprintf(aside, sizeof(aside), "%s.aside", path);
+	if (renameat(t->data_fd, path, t->data_fd, aside) < 0 && errno != ENOENT)
+		return -errno;
+	log_error(
+		"bstore: %s/data/%s is no file and is now %s.aside; its bytes are fetched from other copies",
+		t->b->dir, path, path);
+	return 0;
+}
+
+static int open_there(struct files *t, const char *path)
+{
+	struct stat st;
+	int fd = openat(t->data_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), r;
+
+	if (fd >= 0 && (fstat(fd, &st) < 0 || S_ISREG(st.st_mode)))
+		return fd;
+	if (fd < 0 && errno != EISDIR && errno != ELOOP && errno != ENXIO && errno != ENODEV)
+		return -errno;
+	if (fd >= 0)
+		close(fd);
+	r = set_aside(t, path);
+	return r < 0 ? r : -ENOENT;
+}
+
 static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino, enum files_open how,
 		      bool *ret_created)
 {
@@ -173,9 +202,9 @@ static int open_slice(struct files *t, uint32_t group, const struct vol_ino *ino
 	if (how == FILES_NEW)
 		fd = make_slice(t, path);
 	if (fd == -EEXIST) {
-		fd = openat(t->data_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-		if (fd >= 0 || errno != ENOENT || how == FILES_THERE)
-			return fd >= 0 ? fd : -errno;
+		fd = open_there(t, path);
+		if (fd != -ENOENT || how == FILES_THERE)
+			return fd;
 		fd = make_slice(t, path);
 	}
 	*ret_created = fd >= 0;
@@ -215,6 +244,30 @@ int files_fd(struct files *t, uint32_t group, const struct vol_ino *ino, enum fi
 	lru_add(t, f);
 	t->n++;
 	*ret = f;
+	return 0;
+}
+
+int files_look(struct files *t, uint32_t group, const struct vol_ino *ino)
+{
+	struct bfile **at;
+	struct stat open_one, named;
+	char path[PATH_ROOM];
+	int r = files_settle(t);
+
+	if (r < 0)
+		return r;
+	at = find(t, group, ino);
+	if (!*at)
+		return 0;
+	path_of(group, ino, path);
+	if (fstat((*at)->fd, &open_one) < 0 ||
+	    (fstatat(t->data_fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT))
+		return -errno;
+	if (open_one.st_nlink > 0 && named.st_ino == open_one.st_ino)
+		return 0;
+	t->evicted_dirty |= (*at)->dirty;
+	t->evicted_large |= (*at)->dirty_large;
+	take_out(t, at);
 	return 0;
 }
 
@@ -456,7 +509,9 @@ static int slice_drop(struct blob *bl, uint32_t group, const struct vol_ino *ino
 	if (*at)
 		take_out(t, at);
 	path_of(group, ino, path);
-	return unlinkat(t->data_fd, path, 0) < 0 && errno != ENOENT ? -errno : 0;
+	if (unlinkat(t->data_fd, path, 0) < 0 && errno != ENOENT)
+		return errno == EISDIR ? set_aside(t, path) : -errno;
+	return 0;
 }
 
 /* ---- handing dirty files to a sync or a checkpoint ---- */

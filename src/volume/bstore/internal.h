@@ -246,7 +246,8 @@ struct bstore {
 	struct bstore_options o;
 	char *dir;
 	int dir_fd, lock_fd;
-	uint8_t instance[16]; /* of the folder, random, from brick.json */
+	uint8_t instance[16];
+	uint64_t opened_before, opened; /* of the folder, random, from brick.json */
 	struct bgroup *group;
 
 	struct kv kv;
@@ -340,6 +341,8 @@ void writeback_thread(struct bstore *b);
 void files_begin_writeback(struct files *f);
 int files_sync_folder(int data_fd, const struct bfile *f);
 enum files_open { FILES_THERE, FILES_MAKE, FILES_NEW }; /* NEW: as MAKE, and probably not there */
+/* A file that was removed or replaced behind the store's back while it is open here: it is opened anew when it is needed. */
+int files_look(struct files *f, uint32_t group, const struct vol_ino *ino);
 int files_fd(struct files *f, uint32_t group, const struct vol_ino *ino, enum files_open how,
 	     struct bfile **ret);
 /* Writes that wait are put into their files. What fails waits on and is tried again by the next call. */

@@ -187,6 +187,8 @@ int cmd_start(struct cmd *c, struct err *e)
 		r = err_set(e, -EALREADY, "volume %s is started already", v.map->name);
 	if (r == 0)
 		r = absent_bricks(c, v.map, &absent, e);
+	if (r == 0 && c->force && !streq(v.state, "started"))
+		r = volcfg_folders_forget(c->store, v.map->name, e);
 	if (r == 0)
 		r = set_state(c, &v, "started", e);
 	if (r == 0)
@@ -485,9 +487,22 @@ int cmd_info(struct cmd *c, struct err *e)
 	return r;
 }
 
+struct listing {
+	json_t *all; /* NULL: as text */
+	bool headed;
+};
+
+static void list_head(struct listing *l)
+{
+	if (!l->all && !l->headed)
+		printf("%-20s %-31s %-8s %6s  %s\n", "NAME", "KIND", "STATE", "BRICKS", "REPLICA x STRIPE");
+	l->headed = true;
+}
+
 static void list_one(const struct volcfg_volume *v, void *ctx)
 {
-	json_t *all = ctx;
+	struct listing *l = ctx;
+	json_t *all = l->all;
 	const char *kind = vol_kind_text(vol_map_kind(v->map));
 
 	if (all)
@@ -495,7 +510,8 @@ static void list_one(const struct volcfg_volume *v, void *ctx)
 						     "kind", kind, "state", v->state, "bricks",
 						     (int)vol_bricks_active(v->map), "replica",
 						     (int)v->map->replica, "stripe", (int)v->map->stripe));
-	else
+	list_head(l);
+	if (!all)
 		printf("%-20s %-31s %-8s %6u  %u x %u\n", v->map->name, kind, v->state,
 		       vol_bricks_active(v->map), v->map->replica, v->map->stripe);
 }
@@ -503,12 +519,11 @@ static void list_one(const struct volcfg_volume *v, void *ctx)
 int cmd_list(struct cmd *c, struct err *e)
 {
 	_cleanup_json_ json_t *all = wants_json(c) ? json_array() : NULL;
-	int r;
+	struct listing l = {.all = all};
+	int r = each_volume(c, list_one, &l, e);
 
-	c->n = 0;
-	if (!all)
-		printf("%-20s %-31s %-8s %6s  %s\n", "NAME", "KIND", "STATE", "BRICKS", "REPLICA x STRIPE");
-	r = each_volume(c, list_one, all, e);
+	if (r == 0)
+		list_head(&l); /* also when there is none */
 	if (r == 0 && all)
 		print_json(all);
 	return r;

@@ -18,8 +18,9 @@ static const struct setting settings[] = {
 	 "a brick that says nothing for so long is offline"},
 	{"yes", SETTING_BOOL, S(yes), "false", 0, 0, NULL, "do not ask (also -y)"},
 	{"force", SETTING_BOOL, S(force), "false", 0, 0, NULL,
-	 "create: also with bricks that are not registered or have another path; stop, delete: whatever the "
-	 "state"},
+	 "create: also with bricks that are not registered or have another path; start: believe bricks' "
+	 "folders that "
+	 "were replaced, as they are; stop, delete: whatever the state"},
 	{"without-copies", SETTING_BOOL, S(without_copies), "false", 0, 0, NULL,
 	 "create: one copy is enough; losing any brick loses data"},
 	{"groups", SETTING_INT, S(groups), "0", 0, VOL_GROUPS_MAX, "N",
@@ -35,33 +36,37 @@ static const struct setting settings[] = {
 	 "create, expand, replace-brick: show what would be"},
 };
 
+#define NO_WORDS SIZE_MAX
+
 static const struct verb {
 	const char *name;
 	int (*run)(struct cmd *c, struct err *e);
-	size_t min; /* words */
+	size_t min, max; /* words; max 0: any number */
 	const char *usage, *text;
 } verbs[] = {
-	{"create", cmd_create, 2, "NAME [replica N] [stripe M] NODE:/PATH ...", "makes a volume of bricks"},
-	{"start", cmd_start, 1, "NAME", "bricks serve it, it can be mounted"},
-	{"stop", cmd_stop, 1, "NAME", "nobody can use it any more; data stays"},
-	{"status", cmd_status, 0, "[NAME]", "bricks, copies in sync, what is still to heal"},
-	{"info", cmd_info, 0, "[NAME]", "layout, bricks and options"},
-	{"list", cmd_list, 0, "", "names, kinds and states"},
-	{"bricks", cmd_bricks, 0, "", "bricks that are alive, used or not"},
-	{"set", cmd_set, 1, "NAME OPTION VALUE ... | help", "changes options"},
-	{"reset", cmd_reset, 1, "NAME [OPTION]", "options as by default"},
-	{"delete", cmd_delete, 1, "NAME", "forgets a stopped volume; the bricks keep its files aside"},
-	{"expand", cmd_expand, 2, "NAME NODE:/PATH ...",
+	{"create", cmd_create, 2, 0, "NAME [replica N] [stripe M] NODE:/PATH ...",
+	 "makes a volume of bricks"},
+	{"start", cmd_start, 1, 1, "NAME", "bricks serve it, it can be mounted"},
+	{"stop", cmd_stop, 1, 1, "NAME", "nobody can use it any more; data stays"},
+	{"status", cmd_status, 0, 1, "[NAME]", "bricks, copies in sync, what is still to heal"},
+	{"info", cmd_info, 0, 1, "[NAME]", "layout, bricks and options"},
+	{"list", cmd_list, 0, NO_WORDS, "", "names, kinds and states"},
+	{"bricks", cmd_bricks, 0, NO_WORDS, "", "bricks that are alive, used or not"},
+	{"set", cmd_set, 1, 0, "NAME OPTION VALUE ... | help", "changes options"},
+	{"reset", cmd_reset, 1, 2, "NAME [OPTION]", "options as by default"},
+	{"delete", cmd_delete, 1, 1, "NAME", "forgets a stopped volume; the bricks keep its files aside"},
+	{"expand", cmd_expand, 2, 0, "NAME NODE:/PATH ...",
 	 "adds bricks; groups move there while clients go on"},
-	{"replace-brick", cmd_replace_brick, 3, "NAME OLD:/PATH NEW:/PATH",
+	{"replace-brick", cmd_replace_brick, 3, 5, "NAME OLD:/PATH NEW:/PATH",
 	 "another brick takes the place of one, dead or alive"},
-	{"heal", cmd_heal, 1, "NAME [info|full]",
+	{"heal", cmd_heal, 1, 2, "NAME [info|full]",
 	 "brings copies up to date (they do so by themselves); progress"},
-	{"scrub", cmd_scrub, 1, "NAME [start|status]",
+	{"scrub", cmd_scrub, 1, 2, "NAME [start|status]",
 	 "reads everything and repairs what does not fit its checksum"},
-	{"top", cmd_top, 1, "NAME [files|clients]", "busiest files and clients"},
-	{"where", cmd_where, 1, "PATH | NAME:/PATH", "bricks, primary and versions of a file's stripes"},
-	{"mkdir", cmd_mkdir, 1, "--home DOMAIN PATH | NAME:/PATH", "a folder whose primary is in a domain"},
+	{"top", cmd_top, 1, 2, "NAME [files|clients]", "busiest files and clients"},
+	{"where", cmd_where, 1, 1, "PATH | NAME:/PATH", "bricks, primary and versions of a file's stripes"},
+	{"mkdir", cmd_mkdir, 1, 1, "--home DOMAIN PATH | NAME:/PATH",
+	 "a folder whose primary is in a domain"},
 };
 
 static void usage(FILE *f)
@@ -136,6 +141,9 @@ static int run(struct cmd *c, const struct verb *v, struct err *e)
 		return err_set(e, -EINVAL, "-o: '%s' is not json or text", c->output);
 	if (c->n < v->min)
 		return err_set(e, -EINVAL, "usage: kuayu volume %s %s", v->name, v->usage);
+	if (v->max && c->n > (v->max == NO_WORDS ? 0 : v->max))
+		return err_set(e, -EINVAL, "'%.80s' is too much; usage: kuayu volume %s %s",
+			       c->words[v->max == NO_WORDS ? 0 : v->max], v->name, v->usage);
 	if (v->run == cmd_set && streq(c->words[0], "help"))
 		return cmd_set(c, e);
 	if (!c->store_uri)

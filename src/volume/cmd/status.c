@@ -200,17 +200,18 @@ static json_t *merge_brick(const struct vol_map *m, const struct repl_view *view
 		primary += views[g].epoch > 0 && views[g].primary == j;
 		in_sync += views[g].epoch > 0 && (views[g].isr >> j & 1);
 	}
-	return json_pack(
-		"{s:s,s:s,s:s,s:s,s:b,s:I,s:i,s:i,s:i,s:I,s:I,s:{s:I,s:I},s:o}", "name", m->brick[i].name,
-		"domain", m->brick[i].domain, "address", a[i].address, "path", m->brick[i].path, "online",
-		(int)a[i].online, "pid", (json_int_t)js_int(a[i].o, "pid", 0), "groups_primary", primary,
-		"groups_in_sync", in_sync, "groups", groups, "bytes_total",
-		(json_int_t)js_int(a[i].o, "bytes_total", 0), "bytes_free",
-		(json_int_t)js_int(a[i].o, "bytes_free", 0), "latency_us", "p50",
-		(json_int_t)js_int(latency, "p50", 0), "p99", (json_int_t)js_int(latency, "p99", 0), "error",
-		a[i].error[0]		? json_string(a[i].error)
-		: json_is_string(error) ? json_string(json_string_value(error))
-					: json_null());
+	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:{s:I,s:I},s:o}", "name",
+			 m->brick[i].name, "domain", m->brick[i].domain, "address", a[i].address, "path",
+			 m->brick[i].path, "online", (int)a[i].online, "pid",
+			 (json_int_t)js_int(a[i].o, "pid", 0), "groups_primary", primary, "groups_in_sync",
+			 in_sync, "groups", groups, "groups_lost", (json_int_t)js_int(a[i].o, "lost", 0),
+			 "bytes_total", (json_int_t)js_int(a[i].o, "bytes_total", 0), "bytes_free",
+			 (json_int_t)js_int(a[i].o, "bytes_free", 0), "latency_us", "p50",
+			 (json_int_t)js_int(latency, "p50", 0), "p99", (json_int_t)js_int(latency, "p99", 0),
+			 "error",
+			 a[i].error[0]		 ? json_string(a[i].error)
+			 : json_is_string(error) ? json_string(json_string_value(error))
+						 : json_null());
 }
 
 static bool holds_groups(const struct vol_map *m, const struct repl_view *views, uint32_t brick)
@@ -310,6 +311,13 @@ static void print_bricks(const json_t *status, FILE *f)
 	}
 }
 
+/* Is there a pull that knows how much it has to do? Of a brick that is away, or cannot open its store, nobody knows. */
+static bool heals(const json_t *heal)
+{
+	return js_int(heal, "bytes_left", 0) > 0 || js_int(heal, "bytes_per_s", 0) > 0 ||
+	       js_int(heal, "seconds_left", 0) > 0;
+}
+
 static void print_out(const json_t *status, FILE *f)
 {
 	const json_t *g, *member;
@@ -319,6 +327,7 @@ static void print_out(const json_t *status, FILE *f)
 	json_array_foreach (js_get(status, "groups"), i, g)
 		json_array_foreach (js_get(g, "members"), j, member) {
 			char left[32], rate[32];
+			const json_t *heal = js_get(member, "heal");
 
 			if (js_bool(member, "in_sync", false))
 				continue;
@@ -327,6 +336,14 @@ static void print_out(const json_t *status, FILE *f)
 					"EPOCH", "PRIMARY", "OUT", "ROLE", "KEYS LEFT", "BYTES LEFT", "SPEED",
 					"TIME LEFT");
 			first = false;
+			if (!heals(heal)) {
+				fprintf(f, "%-6lld %6lld %-10s %-10s %-10s %10lld %11s %13s %9s\n",
+					(long long)js_int(g, "group", 0), (long long)js_int(g, "epoch", 0),
+					js_str_or(g, "primary", "none"), js_str_or(member, "brick", ""),
+					js_str_or(member, "role", ""),
+					(long long)js_int(heal, "keys_left", 0), "-", "-", "-");
+				continue;
+			}
 			fprintf(f, "%-6lld %6lld %-10s %-10s %-10s %10lld %11s %11s/s %7lld s\n",
 				(long long)js_int(g, "group", 0), (long long)js_int(g, "epoch", 0),
 				js_str_or(g, "primary", "none"), js_str_or(member, "brick", ""),
@@ -374,6 +391,16 @@ static void print_advice(const json_t *status, FILE *f)
 		if (js_str(b, "error"))
 			fprintf(f, "! brick %s: %s%s\n", js_str_or(b, "name", ""), js_str(b, "error"),
 				js_bool(b, "online", false) ? "" : "; is 'kuayu brick' running on its node?");
+	json_array_foreach (js_get(status, "bricks"), i, b)
+		if (js_int(b, "groups_lost", 0) > 0)
+			fprintf(f,
+				"! brick %s: its folder is a new one or an older copy: %lld groups wait "
+				"there to be filled "
+				"from other bricks. When no brick has them (no primary), and its folder is "
+				"all there is: "
+				"kuayu volume stop %s; kuayu volume start %s --force\n",
+				js_str_or(b, "name", ""), (long long)js_int(b, "groups_lost", 0),
+				js_str_or(status, "volume", ""), js_str_or(status, "volume", ""));
 	json_array_foreach (js_get(status, "groups"), i, g) {
 		below += (int64_t)json_array_size(js_get(g, "isr")) < quorum;
 		none += !js_str(g, "primary");
@@ -402,13 +429,17 @@ void status_print(const json_t *status, FILE *f)
 		fprintf(f, "not started: kuayu volume start %s\n", js_str_or(status, "volume", ""));
 	else if (out == 0)
 		fprintf(f, "all copies in sync\n");
-	else
+	else if (heals(js_get(status, "heal")))
 		fprintf(f, "%lld cop%s out of sync: %lld keys, %s to heal, %s/s, %lld s left\n",
 			(long long)out, out == 1 ? "y" : "ies",
 			(long long)js_int(status, "heal.keys_left", 0),
 			bytes_text(left, (uint64_t)js_int(status, "heal.bytes_left", 0)),
 			bytes_text(rate, (uint64_t)js_int(status, "heal.bytes_per_s", 0)),
 			(long long)js_int(status, "heal.seconds_left", 0));
+	else
+		fprintf(f, "%lld cop%s out of sync, by %lld keys or more; nothing is healed now\n",
+			(long long)out, out == 1 ? "y" : "ies",
+			(long long)js_int(status, "heal.keys_left", 0));
 	if (js_int(status, "moves.groups", 0) > 0)
 		fprintf(f, "%lld groups move to other bricks\n",
 			(long long)js_int(status, "moves.groups", 0));

@@ -333,6 +333,75 @@ int volcfg_view_cas(struct store *s, const struct vol_map *m, uint32_t group, ui
 	return r;
 }
 
+/* ---- folders ---- */
+
+int volcfg_folder_put(struct store *s, const char *volume, const char *node, const struct volcfg_folder *f,
+		      struct err *e)
+{
+	_cleanup_json_ json_t *o = json_object();
+	_cleanup_free_ char *text = NULL;
+	json_t *lost = json_array();
+	char uuid[33], instance[33], key[STORE_KEY_MAX];
+	struct store_op op = {.type = STORE_PUT, .key = key};
+	int64_t rev;
+
+	vol_id_text(&f->volume, uuid);
+	vol_id_text(&f->instance, instance);
+	for (uint32_t g = 0; g < VOL_GROUPS_MAX; g++)
+		if (f->lost[g])
+			json_array_append_new(lost, json_integer(g));
+	js_set_new(o, "volume", json_string(uuid));
+	js_set_new(o, "instance", json_string(instance));
+	js_set_new(o, "opened", json_integer((json_int_t)f->opened));
+	js_set_new(o, "lost", lost);
+	op.value = text = js_text(o);
+	op.value_len = strlen(text);
+	snprintf(key, sizeof(key), VOLUMES "%s/folder/%s", volume, node);
+	return store_txn(s, NULL, 0, &op, 1, &rev, e);
+}
+
+int volcfg_parse_folder(const struct store_kv *kv, struct volcfg_folder *ret)
+{
+	_cleanup_json_ json_t *o = NULL;
+	const char *uuid, *instance;
+	const json_t *group;
+	size_t i;
+
+	*ret = (struct volcfg_folder){0};
+	if (js_parse_new(kv->value, kv->value_len, &o, NULL) < 0 || !(uuid = js_str(o, "volume")) ||
+	    !(instance = js_str(o, "instance")) || vol_id_parse(uuid, &ret->volume) < 0 ||
+	    vol_id_parse(instance, &ret->instance) < 0 || js_int(o, "opened", -1) < 0)
+		return -EBADMSG;
+	ret->opened = (uint64_t)js_int(o, "opened", 0);
+	json_array_foreach (js_get(o, "lost"), i, group)
+		if (json_integer_value(group) >= 0 && json_integer_value(group) < VOL_GROUPS_MAX)
+			ret->lost[json_integer_value(group)] = true;
+	return 0;
+}
+
+static int delete_below(struct store *s, const char *prefix, struct err *e)
+{
+	struct store_list l = {0};
+	struct store_op op = {.type = STORE_DELETE};
+	int64_t rev;
+	int r = store_range(s, prefix, NULL, 0, 0, &l, e);
+
+	for (size_t i = 0; i < l.n && r == 0; i++) {
+		op.key = l.kv[i].key;
+		r = store_txn(s, NULL, 0, &op, 1, &rev, e);
+	}
+	store_list_done(&l);
+	return r;
+}
+
+int volcfg_folders_forget(struct store *s, const char *volume, struct err *e)
+{
+	char below[STORE_KEY_MAX];
+
+	snprintf(below, sizeof(below), VOLUMES "%s/folder/", volume);
+	return delete_below(s, below, e);
+}
+
 /* ---- creating, changing, deleting ---- */
 
 static int put_views(struct store *s, const struct vol_map *m, struct err *e)
@@ -498,7 +567,6 @@ int volcfg_expand(struct store *s, const struct volcfg_volume *v, const struct v
 
 int volcfg_delete(struct store *s, const char *name, struct err *e)
 {
-	struct store_list l = {0};
 	char key[STORE_KEY_MAX], below[STORE_KEY_MAX + 1];
 	struct store_op op = {.type = STORE_DELETE, .key = key};
 	int64_t rev;
@@ -509,13 +577,7 @@ int volcfg_delete(struct store *s, const char *name, struct err *e)
 	if (r < 0)
 		return r;
 	snprintf(below, sizeof(below), "%s/", key);
-	r = store_range(s, below, NULL, 0, 0, &l, e);
-	for (size_t i = 0; i < l.n && r == 0; i++) {
-		op.key = l.kv[i].key;
-		r = store_txn(s, NULL, 0, &op, 1, &rev, e);
-	}
-	store_list_done(&l);
-	return r;
+	return delete_below(s, below, e);
 }
 
 int volcfg_option(const struct volcfg_volume *v, const char *name, const char **ret)

@@ -55,6 +55,18 @@ static void told_view(struct volcfg_watch *w, const struct store_kv *kv, const c
 		w->h.view(w->h.ctx, (uint32_t)group, &v);
 }
 
+static void told_folder(struct volcfg_watch *w, const struct store_kv *kv, const char *node)
+{
+	_cleanup_free_ struct volcfg_folder *f = xcalloc(1, sizeof(*f));
+
+	if (!w->h.folder)
+		return;
+	if (volcfg_parse_folder(kv, f) < 0)
+		log_warn("%s does not describe a folder", kv->key);
+	else
+		w->h.folder(w->h.ctx, node, f);
+}
+
 static void told(struct volcfg_watch *w, const struct store_kv *kv, bool volume)
 {
 	size_t n = strlen(w->key);
@@ -63,6 +75,8 @@ static void told(struct volcfg_watch *w, const struct store_kv *kv, bool volume)
 		told_volume(w, kv);
 	else if (!volume && str_starts(kv->key + n, "/view/"))
 		told_view(w, kv, kv->key + n + 6);
+	else if (!volume && str_starts(kv->key + n, "/folder/"))
+		told_folder(w, kv, kv->key + n + 8);
 }
 
 static void on_events(void *ctx, const struct store_event *ev, size_t n, int64_t rev)
@@ -75,6 +89,8 @@ static void on_events(void *ctx, const struct store_event *ev, size_t n, int64_t
 			told(w, &ev[i].kv, streq(ev[i].kv.key, w->key));
 		else if (streq(ev[i].kv.key, w->key))
 			w->h.volume(w->h.ctx, NULL);
+		else if (w->h.folder && str_starts(ev[i].kv.key + strlen(w->key), "/folder/"))
+			w->h.folder(w->h.ctx, ev[i].kv.key + strlen(w->key) + 8, NULL);
 	}
 }
 

@@ -11,7 +11,8 @@
 #define REPL_HEARS  2u
 #define REPL_FAILED 4u
 #define REPL_LEASE  8u
-#define REPL_FLAGS  15u
+#define REPL_LOST   16u
+#define REPL_FLAGS  31u
 
 int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 {
@@ -24,7 +25,7 @@ int proto_repl_encode(const struct repl_msg *m, struct buf *b)
 	p = wire_put(p, m->to, 1);
 	p = wire_put(p,
 		     (m->sure ? REPL_SURE : 0) | (m->hears ? REPL_HEARS : 0) | (m->failed ? REPL_FAILED : 0) |
-			     (m->lease ? REPL_LEASE : 0),
+			     (m->lease ? REPL_LEASE : 0) | (m->lost ? REPL_LOST : 0),
 		     1);
 	p = wire_put(p, m->group, 4);
 	p = wire_put(p, m->epoch, 8);
@@ -97,6 +98,7 @@ int proto_repl_decode(const void *data, size_t len, struct payload *payload, str
 	ret->hears = flags & REPL_HEARS;
 	ret->failed = flags & REPL_FAILED;
 	ret->lease = flags & REPL_LEASE;
+	ret->lost = flags & REPL_LOST;
 	ret->group = wire_u32(&in);
 	ret->epoch = wire_u64(&in);
 	ret->pos.epoch = wire_u64(&in);

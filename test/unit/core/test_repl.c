@@ -24,6 +24,7 @@ struct member {
 	int synced_err;
 	bool no_fetch;
 	unsigned pulls, rollbacks;
+	bool lost;
 };
 
 struct world {
@@ -82,6 +83,8 @@ static void rollback_(void *ctx, struct repl_pos pos, struct repl_pos *ret)
 	struct member *me = ctx;
 
 	me->rollbacks++;
+	if (pos.seq == 0 && me->w->view.fork > 0) /* it is compared as a whole */
+		me->committed = 0;
 	assert_true(pos.seq >= me->committed);
 	for (; me->len > pos.seq; me->len--)
 		me->log[me->len] = record_unref(me->log[me->len]);
@@ -136,7 +139,10 @@ static struct record *fetch_(void *ctx, uint64_t seq)
 
 static void sure_(void *ctx, bool sure)
 {
-	((struct member *)ctx)->sure = sure;
+	struct member *me = ctx;
+
+	me->sure = sure;
+	me->lost = me->lost && !sure;
 }
 
 static const struct repl_io io = {send_,    append_, committed_, rollback_, sync_, synced_,
@@ -153,6 +159,7 @@ static void up(struct world *w, uint8_t i)
 	c.n = w->n;
 	c.brick = i;
 	c.life = ++m->life;
+	c.lost = m->lost;
 	c.handback_ms = 2000;
 	c.ahead_from = w->ahead ? 0 : UINT32_MAX;
 	m->up = true;
@@ -543,6 +550,82 @@ static void all_unsure(void **state)
 	world_free(w);
 }
 
+static void empty(struct member *m)
+{
+	for (; m->len > 0; m->len--)
+		m->log[m->len] = record_unref(m->log[m->len]);
+	m->committed = 0;
+	m->sure = false;
+	m->lost = true;
+}
+
+/* All end in order, and the last one, alone in the set, comes back with a new disk. It must not lead, and cut off what the others have; the newest of them does. */
+static void set_lost(void **state)
+{
+	struct world *w = world_new();
+	uint64_t had;
+
+	run(w, 300);
+	for (int i = 0; i < 10; i++)
+		submit(w, 0);
+	run(w, 100);
+	down(w, 0);
+	run(w, 1500);
+	assert_int_equal(w->view.isr, 6);
+	for (int i = 0; i < 5; i++)
+		submit(w, w->view.primary);
+	run(w, 100);
+	had = w->m[1].len;
+	assert_true(had > w->m[0].len && had == w->m[2].len);
+	down(w, 1);
+	run(w, 1500);
+	assert_int_equal(w->view.isr, 4);
+	down(w, 2);
+	empty(&w->m[2]);
+	up(w, 2);
+	run(w, 12000);
+	assert_int_equal(w->view.isr, 4); /* it waits for somebody who has something */
+	assert_int_equal(repl_role(w->m[2].r), REPL_OUT);
+	up(w, 0);
+	run(w, 12000);
+	assert_int_equal(w->view.isr, 4); /* not enough: 1 may have what 0 has not */
+	up(w, 1);
+	run(w, 2000);
+	assert_int_equal(w->view.primary, 1);
+	assert_int_equal(w->view.isr, 7);
+	assert_true(w->view.fork > 0 && w->m[2].len >= had);
+	assert_false(w->m[2].lost);
+	same_logs(w);
+	world_free(w);
+}
+
+/* All lose power at once; one comes back with an old copy that was sure when it was made, the others miss the ends of their logs. */
+static void one_lost(void **state)
+{
+	struct world *w = world_new();
+
+	run(w, 300);
+	for (int i = 0; i < 10; i++)
+		submit(w, 0);
+	run(w, 100);
+	for (uint8_t i = 0; i < N; i++) {
+		down(w, i);
+		w->m[i].sure = false;
+	}
+	empty(&w->m[0]);
+	up(w, 0);
+	run(w, 12000);
+	assert_int_equal(w->view.isr, 7);
+	up(w, 1);
+	run(w, 200);
+	up(w, 2);
+	run(w, 2000);
+	assert_int_equal(w->view.isr, 7);
+	assert_true(w->view.fork > 0 && w->m[0].len >= 10);
+	same_logs(w);
+	world_free(w);
+}
+
 /* ---- a member is replaced by another ---- */
 
 static struct vol_map *map_of_four(struct vol_map **ret_before)
@@ -702,4 +785,5 @@ static void replaced_and_lost(void **state)
 TEST_MAIN(cmocka_unit_test(replaced), cmocka_unit_test(replaced_and_lost), cmocka_unit_test(normal),
 	  cmocka_unit_test(hand_over_without_store), cmocka_unit_test(primary_lost),
 	  cmocka_unit_test(backup_lost), cmocka_unit_test(primary_deaf), cmocka_unit_test(sent_ahead),
-	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure))
+	  cmocka_unit_test(etcd_away), cmocka_unit_test(all_unsure), cmocka_unit_test(set_lost),
+	  cmocka_unit_test(one_lost))

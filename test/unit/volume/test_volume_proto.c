@@ -267,6 +267,7 @@ static void messages(void **state)
 				     .hears = t % 3 == 0,
 				     .failed = t % 5 == 0,
 				     .lease = t % 7 == 0,
+				     .lost = t % 4 == 0,
 				     .view = {1, 1, 7, 6, 0x2f, 6, 1, {0, 1, 2, 255, 0, 4}}},
 				m2;
 		_cleanup_buf_ struct buf b2 = {0};
@@ -276,7 +277,8 @@ static void messages(void **state)
 		assert_int_equal(proto_repl_decode(b.data, b.len, NULL, &m2, &rec), 0);
 		assert_true(m2.type == m.type && m2.view.fork == 6 && m2.live.seq == 10 &&
 			    m2.cut.epoch == 11 && m2.hears == m.hears && m2.failed == m.failed &&
-			    m2.lease == m.lease && m2.sure == m.sure && m2.echo == 7 && m2.life == 8);
+			    m2.lease == m.lease && m2.lost == m.lost && m2.sure == m.sure && m2.echo == 7 &&
+			    m2.life == 8);
 		assert_memory_equal(&m2.view, &m.view, sizeof(m.view));
 		assert_int_equal(proto_repl_encode(&m2, &b2), 0);
 		assert_int_equal(b2.len, b.len);
