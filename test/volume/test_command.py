@@ -45,6 +45,35 @@ class Commands(ClusterTest):
         self.assertIn("no brick runs on node z1", self.refused("create", "x", "replica", "3", "z1:/x", "a1:/x", "b1:/x"))
         self.assertIn("unknown verb", self.refused("frobnicate"))
 
+    def test_words_that_are_too_many(self):
+        for words in (["list", "logs"], ["bricks", "x"], ["status", "logs", "x"], ["info", "logs", "x"], ["start", "logs", "x"], ["stop", "logs", "x"],
+                      ["delete", "logs", "x"], ["where", "logs:/", "x"], ["top", "logs", "files", "x"]):
+            p = self.cluster.kuayu("volume", *words, check=False)
+            self.assertEqual(p.returncode, 2, words)
+            self.assertIn(f"'{words[-1]}' is too much; usage:", p.stderr)
+
+    def test_store_away(self):
+        p = subprocess.run([KUAYU, "volume", "list", "--store", "etcd:http://127.0.0.1:9"], capture_output=True, text=True)
+        self.assertEqual((p.returncode, p.stdout), (1, ""))
+
+    def test_xattr_names(self):
+        """The same errors as a local file system's."""
+        here, there = self.cluster.dir / "xattrs", self.mount / "xattrs"
+        for path in (here, there):
+            path.touch()
+
+        def said(path, name, value=b"x"):
+            out = []
+            for call in (lambda: os.setxattr(path, name, value), lambda: os.getxattr(path, name), lambda: os.removexattr(path, name)):
+                try:
+                    call()
+                    out.append(0)
+                except OSError as e:
+                    out.append(e.errno)
+            return out
+        for name in ("user.", "trusted.", "user.x", "user." + "x" * 250, "user." + "x" * 251, "nothing.x", "user"):
+            self.assertEqual(said(there, name), said(here, name), name)
+
     def test_where_names_bricks_and_versions(self):
         path = self.mount / "three-stripes"
         path.write_bytes(os.urandom((2 << 20) + 5))
@@ -116,6 +145,20 @@ class Commands(ClusterTest):
         self.assertEqual(json.loads(self.cluster.volume("info", "-o", "json"))["options"], {})
 
 
+class One(unittest.TestCase):
+    """One brick, no copies."""
+
+    def test_kind_and_a_stopped_volume(self):
+        with VolumeCluster(domains=("a",), replica=1, options=["--without-copies"]) as c:
+            self.assertIn(": started, striped, replica 1", c.volume("status"))
+            c.volume("stop")
+            start = time.monotonic()
+            p = c.kuayu("volume", "where", "logs:/x", check=False)
+            self.assertIn("is not started: kuayu volume start logs", p.stderr)
+            self.assertLess(time.monotonic() - start, 2)
+            self.assertNotIn(" s left", c.volume("status"))
+
+
 class Faults(unittest.TestCase):
     """Status and heal while bricks come and go; each test has its own volume."""
 
@@ -151,6 +194,7 @@ class Faults(unittest.TestCase):
                 os.truncate(store, store.stat().st_size // 2)
             c.restart("b1")
             wait_for("the status says why", lambda: "is damaged: move" in c.volume("status"), 10)
+            self.assertIn("nothing is healed now", c.volume("status"))
             (m / "meanwhile").write_bytes(b"y")
             wait_for("the mount says so", lambda: "brick b1 runs and does not serve it" in c.log("mount1"), 10)
             time.sleep(1)

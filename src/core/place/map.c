@@ -58,9 +58,9 @@ enum vol_kind vol_map_kind(const struct vol_map *m)
 {
 	uint32_t n = vol_bricks_active(m);
 
-	if (n == m->replica)
-		return VOL_REPLICATED;
-	return m->replica == 1 && n == m->stripe ? VOL_STRIPED : VOL_DISTRIBUTED_STRIPED_REPLICATED;
+	if (m->replica == 1 && n == m->stripe) /* one brick too: nothing of it is replicated */
+		return VOL_STRIPED;
+	return n == m->replica ? VOL_REPLICATED : VOL_DISTRIBUTED_STRIPED_REPLICATED;
 }
 
 const char *vol_kind_text(enum vol_kind k)

@@ -5,11 +5,18 @@
 
 #include "core/vfs/internal.h"
 
-static bool starts(const char *name, size_t len, const char *prefix)
+/* As local file systems: a prefix that is known and nothing behind it is -EINVAL. */
+static int space_of(const char *name, size_t len)
 {
-	size_t n = strlen(prefix);
+	static const char *const known[] = {"user.", "trusted.", "security."};
 
-	return len > n && memcmp(name, prefix, n) == 0;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		size_t n = strlen(known[i]);
+
+		if (len >= n && memcmp(name, known[i], n) == 0)
+			return len > n ? 0 : -EINVAL;
+	}
+	return -EOPNOTSUPP;
 }
 
 static int xattr_name(const struct vfs_op *op)
@@ -18,10 +25,7 @@ static int xattr_name(const struct vfs_op *op)
 		return -ERANGE;
 	if (op->name_len == 0 || memchr(op->name, 0, op->name_len))
 		return -EINVAL;
-	if (!starts(op->name, op->name_len, "user.") && !starts(op->name, op->name_len, "trusted.") &&
-	    !starts(op->name, op->name_len, "security."))
-		return -EOPNOTSUPP;
-	return 0;
+	return space_of(op->name, op->name_len);
 }
 
 /* The operation's inode, its attribute's key (*ret_n bytes in k) and value; -ENODATA with inode and key when it has none of this name. */

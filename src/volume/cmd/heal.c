@@ -14,7 +14,7 @@ static void pause_ms(int64_t ms)
 	nanosleep(&t, NULL);
 }
 
-static int started_volume(struct cmd *c, struct volcfg_volume *v, struct err *e)
+int started_volume(struct cmd *c, struct volcfg_volume *v, struct err *e)
 {
 	int r = get_volume(c, v, e);
 

@@ -42,6 +42,8 @@ int cmd_mkdir(struct cmd *c, struct err *e);
 
 /* The volume of words[0], which must be there. */
 int get_volume(struct cmd *c, struct volcfg_volume *ret, struct err *e);
+int started_volume(struct cmd *c, struct volcfg_volume *v,
+		   struct err *e); /* likewise; -EINVAL: it is not started */
 /* Asks the operator on a terminal; true when there is none, or with --yes. */
 bool confirmed(const struct cmd *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void print_json(const json_t *o);

@@ -120,8 +120,14 @@ static int open_place(struct cmd *c, struct place *p, struct err *e)
 				    .volume = p->volume,
 				    .domain = c->domain,
 				    .timeout_ms = (uint64_t)c->timeout_ms};
-	int r = vclient_open(&o, &p->client, e);
+	_cleanup_free_ char *name = xstrdup(p->volume);
+	struct cmd named = {.store = c->store, .words = &name, .n = 1};
+	struct volcfg_volume v = {0};
+	int r = started_volume(&named, &v, e); /* else it would be waited for */
 
+	volcfg_volume_done(&v);
+	if (r == 0)
+		r = vclient_open(&o, &p->client, e);
 	if (r < 0)
 		return r;
 	p->slot = vclient_slot_new(p->client);

@@ -57,6 +57,7 @@ static void test_kinds(void **state)
 		{"a1 b1 c1", 1, 3, true, "striped", NULL},
 		{"a1 b1 c1", 1, 3, false, NULL, "--without-copies"},
 		{"a1", 1, 1, false, NULL, "without copies"},
+		{"a1", 1, 1, true, "striped", NULL},
 		{"a1 b1", 3, 1, false, NULL, "3 make a replicated volume; 3, 6 or 9 fit"},
 		{"a1 b1 c1 a2 b2", 3, 2, false, NULL, "6, 12 or 18 fit"},
 		{"a1 b1 c1 a2 b2 c2 a3", 3, 2, false, NULL, "6, 12 or 18 fit"},
