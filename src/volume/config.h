@@ -35,7 +35,8 @@ struct volcfg_volume {
 };
 void volcfg_volume_done(struct volcfg_volume *v);
 int volcfg_get(struct store *s, const char *name, struct volcfg_volume *ret, struct err *e); /* -ENOENT */
-int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, struct err *e);
+/* *ret_rev (may be NULL): the store's revision then; it rises with each change of anything, unless the store lost what it had. */
+int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, int64_t *ret_rev, struct err *e);
 int volcfg_create(struct store *s, const struct volcfg_volume *v,
 		  struct err *e); /* with a first view a group: epoch 0; -EEXIST */
 int volcfg_put(struct store *s, const struct volcfg_volume *v,

@@ -129,6 +129,20 @@ class Folders(unittest.TestCase):
         c.wait_healed(30)
         self.check()
 
+    def test_an_empty_store(self):
+        """etcd comes back without its data: nobody deleted the volume. Mounts and bricks go on with what they know."""
+        c = self.cluster
+        c.etcd.kill()
+        shutil.rmtree(c.memory / "etcd")
+        c.etcd.start()
+        c.wait_etcd()
+        wait_for("all have noticed", lambda: all("the store has lost what it knew" in c.log(n) for n in c.bricks), 40)
+        (self.a / "first" / "f1").write_bytes(b"newer")
+        self.sums["first/f1"] = hashlib.md5(b"newer").hexdigest()
+        self.check(self.a)
+        for b in c.bricks.values():
+            self.assertEqual([p.name for p in b.data.iterdir() if p.name.startswith("deleted-")], [])
+
     def test_files_that_are_gone_or_no_files(self):
         """Behind the brick's back, while it has some of them open: a scrub finds it."""
         c = self.cluster

@@ -461,6 +461,17 @@ class Commands(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(text, done.stderr)
 
+    def test_where_it_cannot_be_mounted(self):
+        path = self.cluster.dir / "mnt" / "once"
+        (path / "folder").mkdir(parents=True)
+        (path / "file").touch()
+        for folder, status, text in ((path / "file", 2, "Not a directory"), (path / "folder", 0, ""), (path / "folder", 1, "is mounted on")):
+            done = subprocess.run([KUAYU, "mount", "logs", folder, "--store", self.cluster.store], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertIn(text, done.stderr)
+        subprocess.run([KUAYU, "umount", path / "folder"], check=True)
+        self.assertFalse(is_mounted(path / "folder"))
+
     def test_awake(self):
         """Processors do not halt while there is work, and may again when there is none. What others on this machine hold counts, too."""
         try:

@@ -27,6 +27,8 @@ struct follower {
 	bool stop, bricks_changed, volumes_changed, bricks_ended, volumes_ended;
 	struct store_watch *bricks_watch, *volumes_watch;
 	struct followed *followed; /* the lister's */
+	int64_t rev_max;	   /* of the store, seen by the lister */
+	bool went_back;
 };
 
 /* ---- letters to the loop ---- */
@@ -209,12 +211,27 @@ static void unfollow(struct follower *f, struct followed **at)
 	free(w);
 }
 
+/* A store that is empty, or as it was some time ago, has deleted nothing: its revisions would have risen. Until this process ends volumes that are not there stay
+ * as they are; they go on while none of their bricks fails. */
+static void store_looked(struct follower *f, int64_t rev)
+{
+	if (rev < f->rev_max && !f->went_back) {
+		log_error("the store has lost what it knew (revision %lld, it was %lld): volumes that it "
+			  "does not know any "
+			  "more are kept, and go on as they are; give it back its data",
+			  (long long)rev, (long long)f->rev_max);
+		f->went_back = true;
+	}
+	f->rev_max = MAX(f->rev_max, rev);
+}
+
 static int list_volumes(struct follower *f)
 {
 	char **names = NULL;
 	size_t n = 0;
 	struct err e = {0};
-	int r = volcfg_list(f->b->store, &names, &n, &e), ret = r;
+	int64_t rev = 0;
+	int r = volcfg_list(f->b->store, &names, &n, &rev, &e), ret = r;
 
 	if (r < 0)
 		return r;
@@ -222,8 +239,9 @@ static int list_volumes(struct follower *f)
 		if (strlen(names[i]) <= VOL_NAME_MAX && !followed_find(f, names[i]) &&
 		    follow(f, names[i]) < 0)
 			ret = -EAGAIN;
+	store_looked(f, rev);
 	for (struct followed **at = &f->followed; *at;) {
-		bool there = false;
+		bool there = f->went_back;
 
 		for (size_t i = 0; i < n; i++)
 			there = there || streq(names[i], (*at)->name);

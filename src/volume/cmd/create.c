@@ -453,7 +453,7 @@ static int each_volume(struct cmd *c, void (*fn)(const struct volcfg_volume *v, 
 		volcfg_volume_done(&v);
 		return r;
 	}
-	r = volcfg_list(c->store, &names, &n, e);
+	r = volcfg_list(c->store, &names, &n, NULL, e);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		r = volcfg_get(c->store, names[i], &v, e);
 		if (r == -ENOENT) { /* deleted just now */

@@ -473,7 +473,7 @@ int cmd_status(struct cmd *c, struct err *e)
 	_cleanup_strv_ char **list = NULL;
 	struct volcfg_volume v = {0};
 	size_t n = 1;
-	int r = c->n > 0 ? 0 : volcfg_list(c->store, &list, &n, e);
+	int r = c->n > 0 ? 0 : volcfg_list(c->store, &list, &n, NULL, e);
 
 	for (size_t i = 0; i < n && r == 0; i++) {
 		r = c->n > 0 ? get_volume(c, &v, e) : volcfg_get(c->store, list[i], &v, e);

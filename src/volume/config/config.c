@@ -142,7 +142,7 @@ int volcfg_get(struct store *s, const char *name, struct volcfg_volume *ret, str
 	return r;
 }
 
-int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, struct err *e)
+int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, int64_t *ret_rev, struct err *e)
 {
 	struct store_list l = {0};
 	char **names = NULL;
@@ -156,6 +156,8 @@ int volcfg_list(struct store *s, char ***ret_names, size_t *ret_n, struct err *e
 			names = strv_add(names, l.kv[i].key + strlen(VOLUMES));
 	*ret_n = strv_len(names);
 	*ret_names = names;
+	if (ret_rev)
+		*ret_rev = l.rev;
 	store_list_done(&l);
 	return 0;
 }

@@ -17,6 +17,7 @@ struct volcfg_watch {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
+	int64_t rev_max; /* of the store, when it was listed */
 	bool thread_runs, ended, stop;
 };
 
@@ -121,8 +122,9 @@ static int begin(struct volcfg_watch *w, struct err *e)
 		}
 	for (size_t i = 0; i < l.n; i++)
 		told(w, &l.kv[i], false);
-	if (!there)
+	if (!there && l.rev >= w->rev_max) /* else the store has lost what it knew: nothing was deleted */
 		w->h.volume(w->h.ctx, NULL);
+	w->rev_max = MAX(w->rev_max, l.rev);
 	r = store_watch(w->s, w->key, l.rev + 1, &h, &w->watch, e);
 	store_list_done(&l);
 	return r;

@@ -18,8 +18,9 @@
 
 /* ---- the mount table ---- */
 
-/* The newest mount on dir: its type and device. False: none. */
-static bool mounted(const char *dir, char type[64], unsigned *ret_major, unsigned *ret_minor)
+/* The newest mount on dir: its type, device and source (which may be NULL). False: none. */
+static bool mounted_from(const char *dir, char type[64], char source[256], unsigned *ret_major,
+			 unsigned *ret_minor)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
@@ -28,10 +29,10 @@ static bool mounted(const char *dir, char type[64], unsigned *ret_major, unsigne
 
 	while (f && getline(&line, &size, f) > 0) {
 		unsigned major, minor;
-		char where[4096], kind[64], *dash = strstr(line, " - ");
+		char where[4096], kind[64], from[256] = "", *dash = strstr(line, " - ");
 
 		if (!dash || sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, where) != 3 ||
-		    sscanf(dash + 3, "%63s", kind) != 1)
+		    sscanf(dash + 3, "%63s %255s", kind, from) < 1)
 			continue;
 		for (char *p = where, *q = where;; q++) { /* \040 */
 			if (p[0] == '\\' && p[1] && p[2] && p[3]) {
@@ -45,6 +46,8 @@ static bool mounted(const char *dir, char type[64], unsigned *ret_major, unsigne
 		if (streq(where, dir)) {
 			found = true;
 			strcpy(type, kind);
+			if (source)
+				strcpy(source, from);
 			*ret_major = major;
 			*ret_minor = minor;
 		}
@@ -53,6 +56,21 @@ static bool mounted(const char *dir, char type[64], unsigned *ret_major, unsigne
 	if (f)
 		fclose(f);
 	return found;
+}
+
+static bool mounted(const char *dir, char type[64], unsigned *ret_major, unsigned *ret_minor)
+{
+	return mounted_from(dir, type, NULL, ret_major, ret_minor);
+}
+
+/* One upon the other would hide it, and need as many unmounts. */
+static bool is_there_already(const struct mount_settings *s)
+{
+	char type[64], source[256];
+	unsigned major, minor;
+
+	return mounted_from(s->dir, type, source, &major, &minor) && streq(type, "fuse.kuayu") &&
+	       streq(source, s->volume);
 }
 
 static void clear_dead(const char *dir)
@@ -274,6 +292,10 @@ int cmd_mount(int argc, char **argv)
 	}
 	log_init("mount", LOG_LEVEL_INFO);
 	clear_dead(m->s.dir);
+	if (is_there_already(&m->s)) {
+		fprintf(stderr, "kuayu mount: volume %s is mounted on %s already\n", m->s.volume, m->s.dir);
+		return 1;
+	}
 	if (m->s.foreground)
 		return mount_here(m, -1);
 	if (pipe2(pipes, O_CLOEXEC) < 0 || (child = fork()) < 0) {

@@ -4,6 +4,8 @@
  * a word that begins with http:// or https:// belongs to store=. */
 #include "volume/mount/internal.h"
 
+#include <sys/stat.h>
+
 #define S(member) offsetof(struct mount_settings, member)
 
 static const struct setting settings[] = {
@@ -147,6 +149,8 @@ static int unfold(int argc, char **argv, struct words *w, struct err *e)
 
 static int check(struct mount_settings *s, char **words, struct err *e)
 {
+	struct stat st;
+
 	if (!words || !words[0] || !words[1] || words[2])
 		return err_set(e, -EINVAL,
 			       "what to mount where: kuayu mount VOLUME DIR --store etcd:URL,...");
@@ -166,6 +170,8 @@ static int check(struct mount_settings *s, char **words, struct err *e)
 	s->dir = realpath(words[1], NULL);
 	if (!s->dir && errno != ENOTCONN && errno != ECONNABORTED)
 		return err_errno(e, -errno, "%s", words[1]);
+	if (s->dir && stat(s->dir, &st) == 0 && !S_ISDIR(st.st_mode))
+		return err_errno(e, -ENOTDIR, "%s", words[1]);
 	if (!s->dir) /* a dead mount */
 		s->dir = words[1][0] == '/' ? xstrdup(words[1]) : NULL;
 	if (!s->dir)

@@ -68,7 +68,7 @@ static void volumes_come_back_as_they_were(void **st)
 	assert_string_equal(got.state, "started");
 	assert_true(got.map->started);
 	volcfg_volume_done(&got);
-	assert_int_equal(volcfg_list(s, &names, &n, &e), 0);
+	assert_int_equal(volcfg_list(s, &names, &n, NULL, &e), 0);
 	assert_int_equal(n, 2);
 	strv_free(names);
 	assert_int_equal(volcfg_delete(s, "logs", &e), 0);
