@@ -181,14 +181,19 @@ class Brick(Process):
 
 class VolumeCluster:
     """See the head of this file. options: more words for `kuayu volume create`; settings: {key: value} for `kuayu volume set`;
-    bricks_in: where the bricks' data lies, when it is to be elsewhere.
-    spares_per_domain: bricks that run and are not in the volume, for expand and replace-brick."""
+    bricks_in: where the bricks' data lies, when it is to be elsewhere. stripe_kib: of a stripe, when not the default.
+    spares_per_domain: bricks that run and are not in the volume, for expand and replace-brick.
+    KUAYU_STRIPE=STRIPE[,KIB[,SETS]] (any test, by hand): volumes whose test does not say how they are striped are, over so many times the bricks."""
 
-    def __init__(self, domains=("a", "b", "c"), bricks_per_domain=1, replica=3, stripe=1, bricks="tmpfs", network="loopback", volume="logs",
+    def __init__(self, domains=("a", "b", "c"), bricks_per_domain=1, replica=3, stripe=None, bricks="tmpfs", network="loopback", volume="logs",
                  brick_options=(), mount_options=(), settings=None, image_mib=2048, start=True, keep=False, env=None, options=(),
-                 bricks_in=None, spares_per_domain=0):
+                 bricks_in=None, spares_per_domain=0, stripe_kib=None):
+        if stripe is None:
+            stripe, kib, sets = (int(v or d) for v, d in zip((os.environ.get("KUAYU_STRIPE", "") + ",,").split(","), (1, 0, 1)))
+            stripe_kib, bricks_per_domain = stripe_kib or kib, bricks_per_domain * stripe * sets
         self.volume_name, self.replica, self.stripe, self.env = volume, replica, stripe, env
-        self.brick_options, self.mount_options, self.options = list(brick_options), list(mount_options), list(options)
+        self.brick_options, self.mount_options = list(brick_options), list(mount_options)
+        self.options = [*options, *([f"--stripe-size={stripe_kib}"] if stripe_kib else [])]
         self.spares_per_domain = spares_per_domain
         bricks_per_domain += spares_per_domain
         self.keep = keep or os.environ.get("KUAYU_KEEP") == "1"

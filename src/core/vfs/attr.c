@@ -124,6 +124,7 @@ int truncate_local(struct tx *t, struct inode *in, uint64_t size, bool *ret_fore
 {
 	uint64_t old = in->a.size;
 	const struct vol_map *m = t->v->map;
+	bool reserved = in->flags & INODE_RESERVED;
 
 	*ret_foreign = false;
 	in->a.size = size;
@@ -137,7 +138,9 @@ int truncate_local(struct tx *t, struct inode *in, uint64_t size, bool *ret_fore
 	in->a.blocks = MIN(in->a.blocks, blocks_of(size));
 	if (size == old)
 		return 0;
-	if (m->stripe > 1 && old > m->stripe_size) {
+	drop_reservation(in);
+	/* At a border, too: the next part of a write may be on its way to the group behind it. */
+	if (m->stripe > 1 && (old >= m->stripe_size || reserved)) {
 		uint32_t groups[VOL_STRIPE_MAX];
 
 		*ret_foreign = stripe_groups(t->v, &in->a.ino, groups) > 1;

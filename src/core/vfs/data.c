@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* File data. A write is one effect WRITE and the inode's new size, times and version in the same record. In a volume striped over several
- * groups data of other groups' stripes goes there with VFS_FOREIGN and its truncate generation, and the owner hears of the size by VFS_EXTEND.
+ * groups data of other groups' stripes goes there with VFS_FOREIGN and its truncate generation, and the owner hears of the size, and of the blocks that
+ * were holes before, by VFS_EXTEND.
  *
- * st_blocks is exact while a file has no holes and while those it has are written over; a cut or a punch in a sparse file makes it an upper bound. */
+ * st_blocks is exact while a file has no holes and while those it has are written over; a cut or a punch in a sparse file makes it an upper bound. Of a
+ * striped file with holes it may miss what a write that had to begin anew had brought. */
 #include <fcntl.h>
 #include <linux/falloc.h>
 
@@ -53,7 +55,7 @@ static int grow(struct tx *t, struct inode *in, uint64_t off, uint64_t len)
 	if (off > size && off / VOL_BLOCK > (size + VOL_BLOCK - 1) / VOL_BLOCK)
 		in->flags |= INODE_SPARSE;
 	in->a.size = MAX(size, end);
-	if (!(in->flags & INODE_SPARSE) || striped(t)) {
+	if (!(in->flags & INODE_SPARSE)) {
 		in->a.blocks = blocks_of(in->a.size);
 		return 0;
 	}
@@ -107,11 +109,31 @@ static int foreign_gen(struct tx *t)
 static int write_foreign(struct tx *t)
 {
 	const struct vfs_op *op = t->op;
+	uint64_t len = op->payload->len, have;
 	int r = foreign_gen(t);
 
 	if (r == 0)
-		r = no_room(t, op->payload->len);
-	return r < 0 ? r : hard(t, record_write(t->rec, &op->ino, op->gen, op->off, op->payload));
+		r = no_room(t, len);
+	if (r == 0)
+		r = data_blocks(t, op->off, len, &have);
+	if (r < 0)
+		return r;
+	/* what the owner adds to st_blocks, with EXTEND */
+	t->res->attr.blocks =
+		((op->off + len - 1) / VOL_BLOCK - op->off / VOL_BLOCK + 1 - have) * (VOL_BLOCK / 512);
+	return hard(t, record_write(t->rec, &op->ino, op->gen, op->off, op->payload));
+}
+
+/* The owner's part of an append over several groups, and an append that is all the owner's: in one stripe of its own, the end being nobody's. */
+static bool may_write(struct tx *t, const struct inode *in, uint64_t off, uint64_t len)
+{
+	const struct vol_map *m = t->v->map;
+
+	if (t->op->flags & VFS_RESERVED)
+		return holds_end(t, in);
+	return !(t->op->flags & VFS_APPEND) || !striped(t) || len == 0 ||
+	       (!(in->flags & INODE_RESERVED) && off / m->stripe_size == (off + len - 1) / m->stripe_size &&
+		vol_group_of_stripe(m, &in->a.ino, off / m->stripe_size) == t->v->replica->group);
 }
 
 int do_write(struct tx *t)
@@ -133,6 +155,8 @@ int do_write(struct tx *t)
 	if (op->flags & VFS_APPEND)
 		off = in.a.size;
 	r = check_range(off, len);
+	if (r == 0 && !may_write(t, &in, off, len))
+		r = -ESTALE;
 	if (r == 0)
 		r = no_room(t, len);
 	if (r == 0 && off + len > in.a.size && (in.flags & INODE_TRIMMING))
@@ -155,29 +179,37 @@ int do_write(struct tx *t)
 int do_extend(struct tx *t)
 {
 	const struct vfs_op *op = t->op;
+	bool append = op->flags & VFS_APPEND, reserved = op->flags & VFS_RESERVED;
+	uint8_t store[RESERVATION_LEN];
 	struct inode in;
-	uint64_t off = op->off;
 	int r;
 
 	r = regular_get(t, &in);
 	if (r < 0)
 		return r;
-	if (op->gen != in.a.gen && !(op->flags & VFS_APPEND))
+	if (!append && (op->gen != in.a.gen || (reserved && !holds_end(t, &in))))
 		return -ESTALE; /* what was written is cut already */
-	if (op->flags & VFS_APPEND)
-		off = in.a.size;
-	r = check_range(off, op->len);
-	if (r == 0 && off + op->len > in.a.size && (in.flags & INODE_TRIMMING))
+	r = check_range(append ? in.a.size : op->off, op->len);
+	if (r == 0 && append)
+		r = no_room(t, op->len);
+	if (r == 0 && append)
+		return reserve_end(t, &in, store);
+	if (r == 0 && op->off + op->len > in.a.size && (in.flags & INODE_TRIMMING))
 		r = -EAGAIN;
 	if (r < 0)
 		return r;
+	if (reserved)
+		drop_reservation(&in);
 	if (op->len) {
-		in.a.size = MAX(in.a.size, off + op->len);
-		in.a.blocks = blocks_of(in.a.size);
+		if (op->off > in.a.size && op->off / VOL_BLOCK > (in.a.size + VOL_BLOCK - 1) / VOL_BLOCK)
+			in.flags |= INODE_SPARSE;
+		in.a.size = MAX(in.a.size, op->off + op->len);
+		in.a.blocks = in.flags & INODE_SPARSE ? MIN(in.a.blocks + op->set, blocks_of(in.a.size))
+						      : blocks_of(in.a.size);
 		r = written(t, &in);
-		if (r == 0)
-			r = inode_put(t, &in);
 	}
+	if (r == 0 && (op->len || reserved))
+		r = inode_put(t, &in);
 	t->res->attr = in.a;
 	return r;
 }
@@ -215,7 +247,7 @@ static int punched(struct tx *t, struct inode *in, uint64_t off, uint64_t len)
 	last = end == in->a.size ? (end + VOL_BLOCK - 1) / VOL_BLOCK : end / VOL_BLOCK;
 	if (last <= first)
 		return 0;
-	if (!(in->flags & INODE_SPARSE) && !striped(t)) {
+	if (!(in->flags & INODE_SPARSE)) {
 		in->a.blocks -= MIN(in->a.blocks, (last - first) * (VOL_BLOCK / 512));
 	} else if ((last - first) * VOL_BLOCK <= RECORD_PAYLOAD_MAX && !striped(t)) {
 		r = data_blocks(t, first * VOL_BLOCK, (last - first) * VOL_BLOCK, &have);

@@ -299,7 +299,8 @@ int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct reco
 	     struct vfs_result *res)
 {
 	struct tx t = {.v = v, .op = op, .now = now_ns, .rec = rec, .res = res, .seq = v->replica->seq + 1};
-	bool changes = vfs_changes(op->type), keep;
+	bool changes = vfs_changes(op->type), keep,
+	     reserves = op->type == VFS_EXTEND && op->flags & VFS_APPEND;
 	int r;
 
 	*res = (struct vfs_result){0};
@@ -307,7 +308,8 @@ int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct reco
 		res->err = -EOPNOTSUPP;
 		return 0;
 	}
-	if (changes && op->id.number && answer_find(&t))
+	if (changes && op->id.number && !reserves &&
+	    answer_find(&t)) /* reserving again is harmless, an old answer is not */
 		return t.hard;
 	r = ops[op->type].run(&t);
 	if (t.hard < 0)
@@ -316,7 +318,7 @@ int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct reco
 	if (is_step(op->type))
 		res->flags |= op->pid << 24; /* which state of the intent it answers */
 	ensure(r == 0 || !rec || rec->n == 0);
-	keep = r != -EAGAIN || op->type == VFS_LOCK || is_step(op->type);
+	keep = (r != -EAGAIN && !reserves) || op->type == VFS_LOCK || is_step(op->type);
 	if (changes && keep && !res->intent)
 		r = answer_save(&t, &op->id, res, false);
 	return t.hard;

@@ -61,14 +61,17 @@ int del_key(struct tx *t, const void *key, size_t len);
 int hard(struct tx *t, int r); /* keeps r < 0 as tx.hard, returns it */
 
 /* ---- inodes ---- */
-#define INODE_SPARSE   1u /* has, or may have, holes below its size */
-#define INODE_TRIMMING 2u /* a truncate over several groups is on its way: nothing may grow */
+#define RESERVATION_LEN 36
+#define INODE_SPARSE	1u /* has, or may have, holes below its size */
+#define INODE_TRIMMING	2u /* a truncate over several groups is on its way: nothing may grow */
+#define INODE_RESERVED	4u /* somebody appends; the tail says who and where */
 struct inode {
 	struct vfs_attr a;
 	uint64_t next; /* of a folder: number for the next file born in it */
 	uint16_t xattrs;
 	uint8_t flags;
-	const uint8_t *tail; /* symlink's target; points into kv, valid until the next change */
+	const uint8_t *
+		tail; /* symlink's target, a file's reservation; points into kv, valid until the next change */
 	uint32_t tail_len;
 };
 int inode_get(struct tx *t, const struct vol_ino *ino, struct inode *ret); /* -ENOENT */
@@ -157,6 +160,10 @@ int do_read(struct tx *t);
 int take_all(struct tx *t, const struct inode *in); /* LOOKUP: its bytes, when they are asked for and fit */
 int do_write(struct tx *t);
 int do_extend(struct tx *t);
+/* append.c. holds_end: the operation's slot has the end of the file reserved since op->off, or before when it is part of it. */
+bool holds_end(const struct tx *t, const struct inode *in);
+void drop_reservation(struct inode *in);
+int reserve_end(struct tx *t, struct inode *in, uint8_t store[RESERVATION_LEN]); /* puts the inode */
 int do_trim(struct tx *t);
 int do_fallocate(struct tx *t);
 int do_seek(struct tx *t);

@@ -36,9 +36,10 @@ enum vfs_op_type {
 	VFS_LINK,   /* target -> ino, name */
 	VFS_READDIR, /* ino, cookie name in `name` (start behind it) -> data: entries with attributes; more = flag VFS_MORE */
 	VFS_READ, /* ino, off, len -> payload of whole blocks from crc_off on, crcs, attr; flags VFS_FOREIGN: not bounded by the size, no attr */
-	VFS_WRITE, /* ino, off (or flags VFS_APPEND), payload, gen -> attr; flags VFS_FOREIGN: only data, the inode is elsewhere */
-	VFS_EXTEND, /* ino, off, len: after a foreign write the size is at least off + len; flags VFS_APPEND: before it, off is
-			  * the size of now, attr.size - len of the answer */
+	VFS_WRITE, /* ino, off (or flags VFS_APPEND: -ESTALE when a striped file's end is not in one stripe here, or reserved), payload, gen -> attr;
+		    * flags VFS_FOREIGN: only data, the inode is elsewhere */
+	VFS_EXTEND, /* ino, off, len, set = blocks of 512 that were holes, attr.blocks of the foreign writes' answers: the size is at least off + len; flags VFS_APPEND: the end is reserved for len bytes
+		     * of this slot, from attr.size on when the answer has the flag, else to be asked again (append.c); VFS_RESERVED: they are there */
 	VFS_TRIM, /* ino, off, gen, len = the group: foreign slice of a truncate, or with flags VFS_DROP of a removal (step of an intent) */
 	VFS_FALLOCATE, /* ino, off, len, set = mode (FALLOC_FL_KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE); flags VFS_FOREIGN: the part in a foreign slice */
 	VFS_FSYNC,     /* ino: no record; the shell's repl_sync */
@@ -83,9 +84,14 @@ enum vfs_op_type {
 	1024u /* RENAME: `name` leads to `target` (EXCHANGE: and name2 to attr.ino), or -ESTALE: the client looked before, took a lock, \
 	       * and something else may be there now */
 
-#define VFS_INTENTS_MAX 1024	    /* at once, a group; -EAGAIN beyond */
-#define VFS_LOCKS_MAX	1024	    /* ranges of one owner on one inode; -ENOLCK beyond */
-#define VFS_XATTRS_MAX	256	    /* names of one inode; -ENOSPC beyond */
+#define VFS_RESERVED \
+	2048u /* WRITE, EXTEND: part of, and the end of, an append under a reservation of this slot; -ESTALE when that is not there any more */
+
+#define VFS_INTENTS_MAX 1024 /* at once, a group; -EAGAIN beyond */
+#define VFS_LOCKS_MAX	1024 /* ranges of one owner on one inode; -ENOLCK beyond */
+#define VFS_XATTRS_MAX	256  /* names of one inode; -ENOSPC beyond */
+#define VFS_APPEND_MS \
+	3000 /* an append over several groups that is not done by then is given up when another one wants the end */
 #define VFS_ANSWER_MS	3600000	    /* a client's newest answer is kept at least so long */
 #define VFS_LOOKUP_MAX	(64u << 10) /* bytes of a file that come along with its attributes */
 #define VFS_READDIR_MAX (1u << 20)  /* bytes of an answer; op.len chooses less, 0 = 64 KiB */

@@ -41,12 +41,15 @@ int write_piece(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *re
 }
 
 /* -ESTALE: it was truncated meanwhile, and what was written may be cut already. */
-static int extend(struct vclient_slot *s, const struct vfs_op *op, uint64_t size, struct vfs_result *res)
+static int extend(struct vclient_slot *s, const struct vfs_op *op, uint64_t size, uint32_t blocks,
+		  struct vfs_result *res)
 {
 	struct vfs_op x = {.type = VFS_EXTEND,
 			   .ino = op->ino,
-			   .flags = op->flags & VFS_DURABLE,
-			   .len = size,
+			   .flags = op->flags & (VFS_DURABLE | VFS_RESERVED),
+			   .off = op->off,
+			   .len = size - op->off,
+			   .set = blocks,
 			   .gen = op->gen,
 			   .uid = op->uid,
 			   .gid = op->gid};
@@ -62,10 +65,11 @@ static int write_stripes(struct vclient_slot *s, struct vfs_op *op, const uint8_
 			 struct vfs_result *res, uint64_t *ret_off)
 {
 	const struct vol_map *m = vclient_map(s->c);
-	uint32_t owner = vol_owner(m, &op->ino.folder), flags = op->flags & ~VFS_APPEND;
+	uint32_t owner = vol_owner(m, &op->ino.folder);
 	uint64_t end = op->off + op->len, off = op->off;
 	uint32_t durable = VFS_DURABLE; /* when all pieces are */
-	bool foreign = false;
+	uint32_t blocks = 0;		/* in other groups, where holes were */
+	bool foreign = false, reserved = op->flags & VFS_RESERVED;
 	int r = 0;
 
 	while (off < end) {
@@ -78,23 +82,32 @@ static int write_stripes(struct vclient_slot *s, struct vfs_op *op, const uint8_
 
 		x.off = off;
 		x.len = len;
-		x.flags = flags | (k.group == owner ? 0 : VFS_FOREIGN);
+		x.flags |= (k.group == owner ? 0 : VFS_FOREIGN);
 		foreign |= k.group != owner;
-		r = write_piece(s, &x, res, &k);
+		r = reserved ? call_group(s, &x, res, &k) : write_piece(s, &x, res, &k);
+		if (reserved && r == -ESTALE)
+			return r;
 		cut = x.gen != op->gen && off > op->off; /* a truncate between the pieces */
 		op->gen = x.gen;
 		if (cut)
 			return -ESTALE;
 		if (r < 0)
 			break;
+		blocks +=
+			k.group != owner ? (uint32_t)MIN(res->attr.blocks, (uint64_t)RECORD_PAYLOAD_MAX) : 0;
 		durable &= res->flags;
 		off += len;
 	}
 	*ret_off = off;
-	if (off > op->off && (foreign || r < 0)) {
-		r = extend(s, op, off, res);
-		if (r < 0)
-			return r;
+	if (reserved && r < 0 && r != -ENOSPC)
+		return r; /* a part may still come: whoever appends next keeps it away */
+	if (reserved || (off > op->off && (foreign || r < 0))) {
+		int e = extend(s, op, off, blocks, res);
+
+		if (e < 0)
+			return e;
+		if (off > op->off) /* a short write; the next one tells of the error */
+			r = 0;
 	}
 	res->flags &= durable | ~VFS_DURABLE;
 	return r;
@@ -121,6 +134,46 @@ static int write_striped(struct vclient_slot *s, struct vfs_op *op, const uint8_
 	return r;
 }
 
+/* One record where the end is in a stripe of the owner's (op->off: where the end may be), else under a reservation (core/vfs/append.c). */
+static int append_striped(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, struct call *k)
+{
+	const struct vol_map *m = vclient_map(s->c);
+	uint64_t hint = op->off, len = op->len, end = hint;
+	uint32_t flags = op->flags & ~VFS_APPEND;
+	int r = -ESTALE;
+
+	if (hint / m->stripe_size == (hint + len - 1) / m->stripe_size &&
+	    vol_group_of_stripe(m, &op->ino, hint / m->stripe_size) == k->group) {
+		op->off = 0;
+		r = call_group(s, op, res, k);
+	}
+	for (int i = 0; r == -ESTALE && i < GEN_TRIES; i++) {
+		struct vfs_op x = {.type = VFS_EXTEND,
+				   .ino = op->ino,
+				   .flags = VFS_APPEND,
+				   .len = len,
+				   .uid = op->uid,
+				   .gid = op->gid};
+
+		vfs_result_done(res);
+		*res = (struct vfs_result){0};
+		*k = (struct call){.group = k->group, .member = -1};
+		r = call_group(s, &x, res, k);
+		if (r < 0)
+			break;
+		r = -ESTALE;
+		if (!(res->flags & VFS_APPEND))
+			continue; /* one that was given up was in the way */
+		op->gen = res->attr.gen;
+		op->off = res->attr.size;
+		op->flags = flags | VFS_RESERVED;
+		r = write_stripes(s, op, op->payload->data, res, &end);
+		op->len = r < 0 ? len : end - op->off;
+	}
+	op->flags = flags;
+	return res->err = r;
+}
+
 int data_write(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
 {
 	const struct vol_map *m = vclient_map(s->c);
@@ -141,23 +194,8 @@ int data_write(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res
 			*ret_leased = k.leased;
 		return r;
 	}
-	if (op->flags & VFS_APPEND) {
-		/* The owner reserves the range: size grows by len in one record; then it is filled. */
-		struct vfs_op x = {.type = VFS_EXTEND,
-				   .ino = op->ino,
-				   .flags = VFS_APPEND,
-				   .len = op->len,
-				   .gen = op->gen,
-				   .uid = op->uid,
-				   .gid = op->gid};
-
-		r = write_piece(s, &x, res, &k);
-		if (r < 0)
-			return r;
-		op->gen = res->attr.gen;
-		op->off = res->attr.size - op->len;
-		op->flags &= ~VFS_APPEND;
-	}
+	if (op->flags & VFS_APPEND)
+		return append_striped(s, op, res, &k);
 	return write_striped(s, op, op->payload->data, res);
 }
 
@@ -291,14 +329,19 @@ static int64_t read_blocks(struct vclient_slot *s, const struct vol_ino *ino, ui
 	return done;
 }
 
-/* The size as the owner knows it, for a caller who does not. */
-static int64_t size_of(struct vclient_slot *s, const struct vol_ino *ino)
+/* The size as the owner knows it, for a caller who does not. With its lease what is read afterwards may be kept, from any group: who writes there tells the
+ * owner before the write returns. */
+static int64_t size_of(struct vclient_slot *s, const struct vol_ino *ino, bool *ret_leased)
 {
 	struct vfs_op op = {.type = VFS_GETATTR, .ino = *ino};
 	struct vfs_result res = {0};
-	struct call k = {.group = vol_owner(vclient_map(s->c), &ino->folder), .member = -1};
+	struct call k = {.group = vol_owner(vclient_map(s->c), &ino->folder),
+			 .member = -1,
+			 .want_lease = ret_leased && s->c->o.leases};
 	int64_t r = call_group(s, &op, &res, &k);
 
+	if (ret_leased)
+		*ret_leased = k.leased;
 	if (r == 0)
 		r = (int64_t)MIN(res.attr.size, (uint64_t)INT64_MAX);
 	vfs_result_done(&res);
@@ -318,7 +361,8 @@ int64_t data_read(struct vclient_slot *s, const struct vol_ino *ino, uint64_t si
 		len = RECORD_PAYLOAD_MAX - 2 * VOL_BLOCK;
 	len = MIN(len, RECORD_PAYLOAD_MAX);
 	if (size == UINT64_MAX && vclient_map(s->c)->stripe > 1) {
-		n = size_of(s, ino);
+		n = size_of(s, ino, ret_leased);
+		ret_leased = NULL;
 		if (n < 0)
 			return n;
 		size = (uint64_t)n;
@@ -426,7 +470,7 @@ int vclient_fsync(struct vclient_slot *s, const struct vol_ino *ino)
 /* SEEK_DATA and SEEK_HOLE over several groups: stripe by stripe would ask too often; all up to the end counts as data, which POSIX allows. */
 int data_seek(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res)
 {
-	int64_t size = size_of(s, &op->ino);
+	int64_t size = size_of(s, &op->ino, NULL);
 
 	if (size < 0)
 		return res->err = (int)size;
@@ -449,7 +493,35 @@ static bool same_bricks(const struct vol_map *m, uint32_t a, uint32_t b)
 	return true;
 }
 
-/* Space of the volume: each set of bricks once. */
+static bool seen_before(const struct vol_map *m, uint32_t g)
+{
+	for (uint32_t i = 0; i < g; i++)
+		if (same_bricks(m, i, g))
+			return true;
+	return false;
+}
+
+/* Of how many sets are the bricks of group g? Two from three sets on, see vol_map_make. */
+static uint32_t shared_by(const struct vol_map *m, uint32_t g)
+{
+	uint32_t most = 1;
+
+	for (uint32_t j = 0; j < m->replica; j++) {
+		uint32_t n = 0;
+
+		for (uint32_t i = 0; i < m->n_groups; i++) {
+			bool in = false;
+
+			for (uint32_t k = 0; k < m->replica; k++)
+				in |= m->group[i].brick[k] == m->group[g].brick[j];
+			n += in && !seen_before(m, i);
+		}
+		most = MAX(most, n);
+	}
+	return most;
+}
+
+/* Space of the volume: each set of bricks once, and of bricks that are in several sets a share. */
 int data_statfs(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *res)
 {
 	const struct vol_map *m = vclient_map(s->c);
@@ -458,20 +530,19 @@ int data_statfs(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *re
 
 	for (uint32_t g = 0; g < m->n_groups; g++) {
 		struct call k = {.group = g, .member = -1};
-		bool seen = false;
+		uint32_t sets;
 
-		for (uint32_t i = 0; i < g && !seen; i++)
-			seen = same_bricks(m, i, g);
-		if (seen)
+		if (seen_before(m, g))
 			continue;
+		sets = shared_by(m, g);
 		vfs_result_done(res);
 		*res = (struct vfs_result){0};
 		r = call_group(s, op, res, &k);
 		if (r < 0)
 			return r;
-		sum.size += res->attr.size;
-		sum.blocks += res->attr.blocks;
-		sum.version += res->attr.version;
+		sum.size += res->attr.size / sets;
+		sum.blocks += res->attr.blocks / sets;
+		sum.version += res->attr.version / sets;
 	}
 	res->attr = sum;
 	return 0;

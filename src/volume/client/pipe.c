@@ -453,17 +453,25 @@ int vclient_write_again(struct vclient_slot *s, struct vclient_write *w)
 			 .keep_id = w->op.id.number > 0,
 			 .tried = w->tried,
 			 .tried_fork = w->view.fork};
-	uint64_t len = w->op.len;
+	uint64_t off = w->op.off, len = w->op.len, done = 0;
 	int r;
 
 	vclient_forks_begin(s);
 	w->leased = false;
 	if (vclient_map(s->c)->stripe > 1) {
 		w->op.payload = &data;
-		r = vclient_call(s, &w->op, &w->res, NULL);
-		if (r == 0 && w->op.len < len)
+		do { /* a short write: the rest tells why */
+			data.data = (uint8_t *)w->data + done;
+			data.len = (uint32_t)(len - done);
+			w->op.off = off + done;
+			vfs_result_done(&w->res);
+			r = vclient_call(s, &w->op, &w->res, NULL);
+			done += r == 0 ? w->op.len : 0;
+		} while (r == 0 && w->op.len > 0 && done < len);
+		if (r == 0 && done < len)
 			r = w->res.err = -EIO;
 		w->op.payload = NULL;
+		w->op.off = off;
 		w->op.len = len;
 	} else {
 		r = write_piece(s, &w->op, &w->res, &k);

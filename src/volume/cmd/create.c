@@ -132,6 +132,9 @@ int cmd_create(struct cmd *c, struct err *e)
 	int r;
 
 	random_bytes(&uuid, sizeof(uuid));
+	if ((c->stripe_kib & (c->stripe_kib - 1)) != 0)
+		return err_set(e, -EINVAL, "--stripe-size %d: a power of two of KiB, 64 to 1024",
+			       (int)c->stripe_kib);
 	r = parse_layout(c, 1, l, e);
 	if (r == 0)
 		r = fill_bricks(c, l, e);
@@ -140,6 +143,8 @@ int cmd_create(struct cmd *c, struct err *e)
 				 (uint32_t)c->groups, c->without_copies, &v.map, e);
 	if (r < 0)
 		return r;
+	if (c->stripe_kib)
+		v.map->stripe_size = (uint32_t)c->stripe_kib << 10;
 	v.options = json_object();
 	if (c->dry_run)
 		print_layout(v.map);

@@ -8,7 +8,7 @@
 struct cmd {
 	/* settings */
 	char *store_uri, *ca, *cert, *key, *output, *home, *domain;
-	int64_t timeout_ms, groups, interval_ms;
+	int64_t timeout_ms, groups, stripe_kib, interval_ms;
 	bool yes, without_copies, force, wait, once, dry_run;
 	/* the rest */
 	char **words; /* behind the verb */

@@ -25,6 +25,8 @@ static const struct setting settings[] = {
 	 "create: one copy is enough; losing any brick loses data"},
 	{"groups", SETTING_INT, S(groups), "0", 0, VOL_GROUPS_MAX, "N",
 	 "create: number of groups, a power of two (0 = by size)"},
+	{"stripe-size", SETTING_INT, S(stripe_kib), "1024", 64, 1024, "KIB",
+	 "create: bytes of a file in one group before the next one's begin, a power of two"},
 	{"wait", SETTING_BOOL, S(wait), "false", 0, 0, NULL,
 	 "heal: until all copies are in sync; expand, replace-brick: until all groups have moved"},
 	{"once", SETTING_BOOL, S(once), "false", 0, 0, NULL, "top, heal --wait: print once"},

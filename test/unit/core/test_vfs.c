@@ -391,6 +391,83 @@ static void test_foreign_generation(void **state)
 	world_free(w);
 }
 
+/* EXTEND of one slot: the end is reserved, or under a reservation the bytes are there. */
+static int at_end(struct world *w, struct vol_ino f, uint32_t slot, uint64_t number, uint32_t flags,
+		  uint64_t off, uint32_t gen)
+{
+	return call(w, (struct vfs_op){.type = VFS_EXTEND,
+				       .id = {88, slot, number},
+				       .ino = f,
+				       .flags = flags,
+				       .off = off,
+				       .len = VOL_BLOCK,
+				       .gen = gen});
+}
+
+/* Two slots append to a striped file: never the same place, no size before its bytes, whoever is given up writes nothing any more. */
+static void test_reserved_end(void **state)
+{
+	struct world *w = world_new(8, 3, VOL_STRIPE_SIZE);
+	struct vfs_op piece = {.type = VFS_WRITE, .flags = VFS_APPEND, .payload = payload_new(VOL_BLOCK)};
+	uint64_t end = VOL_STRIPE_SIZE;
+	struct vol_ino f;
+
+	assert_int_equal(create(w, root, "f", 0644), 0);
+	f = piece.ino = res.attr.ino;
+	assert_int_equal(call(w, piece), 0); /* all in a stripe of the owner's: one record */
+	assert_int_equal(res.attr.size, VOL_BLOCK);
+	assert_int_equal(truncate_to(w, f, end), 0);
+	assert_int_equal(call(w, piece), -ESTALE); /* the next byte is another group's */
+
+	assert_int_equal(at_end(w, f, 1, 10, VFS_APPEND, 0, 0), 0);
+	assert_true(res.flags & VFS_APPEND);
+	assert_int_equal(res.attr.size, end);
+	assert_int_equal(at_end(w, f, 1, 10, VFS_APPEND, 0, 0), 0); /* asked again */
+	assert_true(res.flags & VFS_APPEND);
+	assert_int_equal(at_end(w, f, 1, 9, VFS_APPEND, 0, 0), -ESTALE); /* a late copy */
+	assert_int_equal(at_end(w, f, 2, 5, VFS_APPEND, 0, 0), -EAGAIN);
+	assert_int_equal(at_end(w, f, 2, 6, VFS_RESERVED, end, 0), -ESTALE); /* not its own */
+	assert_int_equal(at_end(w, f, 1, 11, VFS_RESERVED, end, 0), 0);
+	end += VOL_BLOCK;
+	assert_int_equal(res.attr.size, end);
+	assert_int_equal(at_end(w, f, 1, 12, VFS_RESERVED, end, 0), -ESTALE);
+
+	/* the answer to 10, asked for once more behind another's append, names no old place */
+	assert_int_equal(at_end(w, f, 1, 10, VFS_APPEND, 0, 0), 0);
+	assert_int_equal(res.attr.size, end);
+
+	/* it does not come back: given up, its parts are refused in all groups */
+	w->now += (int64_t)VFS_APPEND_MS * 1000000;
+	assert_int_equal(at_end(w, f, 2, 7, VFS_APPEND, 0, 0), 0);
+	assert_false(res.flags & VFS_APPEND);
+	assert_int_equal(res.attr.gen, 1);
+	assert_int_equal(res.attr.size, end);
+	assert_int_equal(at_end(w, f, 2, 7, VFS_APPEND, 0, 0), 0); /* asked again: worked out anew */
+	assert_true(res.flags & VFS_APPEND);
+	assert_int_equal(at_end(w, f, 1, 13, VFS_RESERVED, end, 0), -ESTALE);
+	piece.id = (struct vfs_opid){88, 1, 14};
+	piece.flags = VFS_FOREIGN;
+	piece.off = end;
+	assert_int_equal(call(w, piece), -ESTALE);
+
+	/* a truncate ends a reservation; growing does not */
+	assert_int_equal(truncate_to(w, f, 3ull * VOL_STRIPE_SIZE), 0);
+	assert_int_equal(at_end(w, f, 2, 8, VFS_RESERVED, end, 1), 0);
+	assert_int_equal(res.attr.size, 3ull * VOL_STRIPE_SIZE);
+	assert_int_equal(at_end(w, f, 2, 9, VFS_APPEND, 0, 0), 0);
+	assert_int_equal(truncate_to(w, f, 5), 0);
+	assert_int_equal(at_end(w, f, 2, 10, VFS_RESERVED, 3ull * VOL_STRIPE_SIZE, 2), -ESTALE);
+	piece.id = (struct vfs_opid){88, 2, 11};
+	piece.flags = VFS_RESERVED;
+	piece.off = 3ull * VOL_STRIPE_SIZE;
+	piece.gen = 2;
+	assert_int_equal(call(w, piece), -ESTALE);
+	assert_int_equal(getattr(w, f), 0);
+	assert_int_equal(res.attr.size, 5);
+	payload_unref(piece.payload);
+	world_free(w);
+}
+
 static void test_fallocate(void **state)
 {
 	struct world *w = world_new(2, 1, VOL_STRIPE_SIZE);
@@ -917,9 +994,10 @@ TEST_MAIN(cmocka_unit_test(test_create), cmocka_unit_test(test_numbers_after_a_l
 	  cmocka_unit_test(test_setgid), cmocka_unit_test(test_set_id_bits), cmocka_unit_test(test_times),
 	  cmocka_unit_test(test_write), cmocka_unit_test(test_lookup_with_bytes),
 	  cmocka_unit_test(test_truncate), cmocka_unit_test(test_foreign_generation),
-	  cmocka_unit_test(test_fallocate), cmocka_unit_test(test_links), cmocka_unit_test(test_link_max),
-	  cmocka_unit_test(test_orphans), cmocka_unit_test(test_rmdir), cmocka_unit_test(test_mkdir_same_id),
-	  cmocka_unit_test(test_rename), cmocka_unit_test(test_rename_kinds), cmocka_unit_test(test_exchange),
-	  cmocka_unit_test(test_once), cmocka_unit_test(test_sweep), cmocka_unit_test(test_locked_names),
+	  cmocka_unit_test(test_reserved_end), cmocka_unit_test(test_fallocate), cmocka_unit_test(test_links),
+	  cmocka_unit_test(test_link_max), cmocka_unit_test(test_orphans), cmocka_unit_test(test_rmdir),
+	  cmocka_unit_test(test_mkdir_same_id), cmocka_unit_test(test_rename),
+	  cmocka_unit_test(test_rename_kinds), cmocka_unit_test(test_exchange), cmocka_unit_test(test_once),
+	  cmocka_unit_test(test_sweep), cmocka_unit_test(test_locked_names),
 	  cmocka_unit_test(test_crossing_renames), cmocka_unit_test(test_parent_first),
 	  cmocka_unit_test(test_statfs))
