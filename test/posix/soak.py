@@ -106,14 +106,15 @@ def main(argv):
     p.add_argument("--seconds", type=float, default=20, help="of one suite in one round")
     p.add_argument("--suites", help="of: " + ", ".join(SUITES) + " (default: fsx,compare,crowd,mounts; with --faults history,power,names too, on volumes of their own)")
     p.add_argument("--faults", action="store_true", help="kill bricks and let them return all the time")
-    p.add_argument("--stripe", type=int, default=1)
+    p.add_argument("--stripe", metavar="STRIPE[,KIB[,SETS]]", default="1", help="stripes of each file, a stripe's size (default 1024), times so many bricks")
     p.add_argument("--keep-going", action="store_true")
     a = p.parse_args(argv)
     suites = (a.suites or "fsx,compare,crowd,mounts" + (",history,power,names" if a.faults else "")).split(",")
     if any(s not in SUITES for s in suites):
         p.error(f"suites are: {', '.join(SUITES)}")
     seed, end, failed, rounds = a.seed if a.seed is not None else int(time.time()) % 10**6, time.monotonic() + a.minutes * 60, 0, 0
-    with VolumeCluster(stripe=a.stripe, bricks_per_domain=a.stripe) as c:
+    os.environ["KUAYU_STRIPE"] = a.stripe  # of all volumes that suites make
+    with VolumeCluster() as c:
         one, two = str(c.mount(domain="a")), str(c.mount(domain="b"))
         faults = Faults(c, random.Random(seed)) if a.faults else None
         if faults:
@@ -127,7 +128,7 @@ def main(argv):
             if bad:
                 failed += 1
                 print(f"again: ./dev soak --seed {seed} --minutes 0.01 --seconds {a.seconds} --suites {','.join(s for s, _ in bad if s in SUITES)}"
-                      + (" --faults" if a.faults else ""))
+                      + (" --faults" if a.faults else "") + (f" --stripe {a.stripe}" if a.stripe != "1" else ""))
             rounds, seed = rounds + 1, seed + 1
         if faults:
             faults.stopped.set()

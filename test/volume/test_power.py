@@ -128,19 +128,22 @@ def copies(cluster):
 
 def differ(cluster, folder):
     """What is not the same on all disks. In a block that is a hole, or behind the end of the file, they may have anything: nobody looks there."""
-    found = copies(cluster)
-    names = {k for f in found.values() for k in f if any(o.get(k) != f[k] for o in found.values())}
+    found, members = copies(cluster), {f"{g['group']:03x}": [m["brick"] for m in g["members"]] for g in cluster.status()["groups"]}
+    names = {k for f in found.values() for k in f if len({found[b].get(k) for b in members[Path(k).parts[-3]]}) > 1}
     paths, wrong = {}, []
     for p in folder.iterdir() if names else []:
         w = cluster.where(p)
-        paths[f"{w['owner_group']:03x}", f"{w['folder']}.{w['number']}"] = p
+        for g in w["groups"]:
+            paths[f"{g['group']:03x}", f"{w['folder']}.{w['number']}"] = p, {s["stripe"] for s in w["stripes"] if s["group"] == g["group"]}, w["stripe_size"]
     for name in sorted(names):
-        path, files = paths.get((Path(name).parts[-3], Path(name).name)), [b.data / name for b in cluster.bricks.values()]
-        if not path:
+        group = Path(name).parts[-3]
+        files = [cluster.bricks[b].data / name for b in members[group]]
+        if (group, Path(name).name) not in paths:
             wrong.append(f"{name}: of no file, on {[f.parts[-6] for f in files if f.exists()]}")
             continue
+        path, stripes, stripe_size = paths[group, Path(name).name]
         content, raw = path.read_bytes(), [f.read_bytes() if f.exists() else b"" for f in files]
-        wrong += [f"{path.name} at {at}" for at in range(0, len(content), BLOCK) if any(content[at:at + BLOCK]) and
+        wrong += [f"{path.name} at {at}" for at in range(0, len(content), BLOCK) if at // stripe_size in stripes and any(content[at:at + BLOCK]) and
                   len({r[at:at + BLOCK].ljust(BLOCK, b"\0") for r in raw}) > 1]
     return wrong
 
