@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 
 from lab.util import KUAYU, wait_for
-from test.volume.cluster import ClusterTest, VolumeCluster, is_mounted
+from test.volume.cluster import ClusterTest, VolumeCluster, is_mounted, unmount
 
 ROUNDS = 200
 
@@ -427,6 +427,23 @@ def churn(folder, c, n):
             (folder / f"{c}{i - 1}").unlink()
 
 
+AHEAD = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	static int (*real)(clockid_t, struct timespec *);
+	if (!real)
+		real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+	int r = real(id, t);
+	if (id == CLOCK_REALTIME)
+		t->tv_sec += 3600;
+	return r;
+}
+"""
+
+
 class Commands(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -471,6 +488,27 @@ class Commands(unittest.TestCase):
             self.assertIn(text, done.stderr)
         subprocess.run([KUAYU, "umount", path / "folder"], check=True)
         self.assertFalse(is_mounted(path / "folder"))
+
+    def test_a_clock_that_was_set_back(self):
+        """What the mount waits for does not depend on the time of day: each of its looks at the clock is an hour ahead of what the kernel waits by."""
+        shim, folder = self.cluster.dir / "ahead", self.cluster.dir / "mnt" / "ahead"
+        shim.with_suffix(".c").write_text(AHEAD)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
+        folder.mkdir(parents=True)
+        p = subprocess.Popen([KUAYU, "mount", "logs", folder, "--store", self.cluster.store, "--foreground"], stderr=subprocess.DEVNULL,
+                             env={**os.environ, "LD_PRELOAD": str(shim)})
+        self.addCleanup(unmount, folder)
+        self.addCleanup(p.wait, 10)
+        self.addCleanup(p.kill)  # libraries it ends with wait by that clock, too
+        wait_for("it is mounted", lambda: is_mounted(folder), 10)
+        with open(folder / "f", "w+b") as a, open(folder / "f", "r+b") as b:
+            fcntl.flock(a, fcntl.LOCK_EX)
+            waiter = subprocess.Popen(["python3", "-c", f"import fcntl; fcntl.lockf(open('{folder}/g', 'a+b'), fcntl.LOCK_EX)"])
+            self.assertEqual(waiter.wait(10), 0)
+            waiter = subprocess.Popen(["python3", "-c", f"import fcntl; fcntl.flock(open('{folder}/f', 'r+b'), fcntl.LOCK_EX)"])
+            time.sleep(0.7)
+            waiter.send_signal(signal.SIGTERM)  # its end is found by looking
+            self.assertEqual(waiter.wait(5), -signal.SIGTERM)
 
     def test_awake(self):
         """Processors do not halt while there is work, and may again when there is none. What others on this machine hold counts, too."""

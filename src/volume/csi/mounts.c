@@ -317,12 +317,12 @@ static void *run_watcher(void *arg)
 
 		for (size_t i = 0; i < m->n && !m->stopping; i++)
 			look(m, &m->v[i]);
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += WATCH_MS * 1000000L;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 		if (!m->stopping)
-			pthread_cond_timedwait(&m->wake, &m->lock, &until);
+			pthread_cond_clockwait(&m->wake, &m->lock, CLOCK_MONOTONIC, &until);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return NULL;

@@ -170,13 +170,13 @@ static bool drop_wait(struct mount *m, struct node *n, struct drop *d)
 
 		if (waited >= BUSY_WAIT_MS && (d->entry || atomic_load(&n->writing) > 0))
 			break;
-		clock_gettime(CLOCK_REALTIME, &t);
+		clock_gettime(CLOCK_MONOTONIC, &t);
 		t.tv_nsec += 5000000;
 		if (t.tv_nsec >= 1000000000) {
 			t.tv_sec++;
 			t.tv_nsec -= 1000000000;
 		}
-		(void)pthread_cond_timedwait(&m->drop_changed, &m->drop_lock, &t);
+		(void)pthread_cond_clockwait(&m->drop_changed, &m->drop_lock, CLOCK_MONOTONIC, &t);
 		waited = clock_ms() - start;
 	}
 	done = d->done;
