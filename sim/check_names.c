@@ -199,6 +199,9 @@ static bool project_data(const struct fop *f, uint8_t cell, struct cell_op *o)
 	if (f->err < 0 || !(f->done || f->maybe))
 		return false;
 	switch (f->op.type) {
+	case VFS_CREATE: /* with its first bytes */
+		set(o, f->value);
+		return inside && !(f->flags & VFS_EXISTED);
 	case VFS_WRITE:
 		set(o, f->value);
 		return inside;
@@ -247,6 +250,8 @@ void check_data(struct sim *s)
 
 			for (size_t i = 0; i < f->n_ops; i++)
 				if (vol_ino_eq(&f->op[i].op.ino, ino) ||
+				    (f->op[i].op.type == VFS_CREATE &&
+				     vol_ino_eq(&f->op[i].op.target, ino)) ||
 				    (f->op[i].op.type == VFS_LOOKUP && vol_ino_eq(&f->op[i].ino, ino)))
 					n += project_data(&f->op[i], cell, &ops[n]);
 			ensure(vfs_init(&v, &s->truth[g].f->r, f->map) == 0);

@@ -237,6 +237,34 @@ static bool choose_data(struct sim *s, struct fop *f, struct fclient *c)
 	return true;
 }
 
+/* In every other schedule, for the seeds that were kept, some creates are of a delegation: with a number and a time of the client's, some with bytes; or
+ * such a delegation is asked for or given back. Nobody is kept away from the folder: that is the brick's shell. */
+static void choose_create(struct sim *s, struct fop *f, struct fclient *c)
+{
+	struct vfs_op *op = &f->op;
+
+	op->flags = rnd_in(s, 800000) ? VFS_EXCL : 0;
+	if (s->seed % 2 == 0 || rnd_in(s, 400000))
+		return;
+	if (rnd_in(s, 300000)) {
+		*op = (struct vfs_op){.type = c->number_last && rnd_in(s, 300000) ? VFS_UNDELEGATE
+										  : VFS_DELEGATE,
+				      .ino = op->ino};
+		return;
+	}
+	if (c->number_next >= c->number_last)
+		return;
+	op->flags |= VFS_NUMBERED;
+	op->ino = (struct vol_ino){c->alone, 0};
+	op->target = (struct vol_ino){c->alone, c->number_next++};
+	op->attr.ctime_ns = 1;
+	if (s->o.stripe > 1 || rnd_in(s, 500000))
+		return;
+	f->value = ++s->files->value;
+	f->n_cells = (uint8_t)(1 + rnd_below(s, 6));
+	op->payload = payload_of(f->value, f->n_cells);
+}
+
 static bool choose_op(struct sim *s, struct fop *f, uint8_t id)
 {
 	struct fclient *c = &s->files->client[id];
@@ -259,7 +287,7 @@ static bool choose_op(struct sim *s, struct fop *f, uint8_t id)
 	op->attr.mode = op->type == VFS_CREATE ? S_IFREG | 0644 : 0755;
 	switch (op->type) {
 	case VFS_CREATE:
-		op->flags = rnd_in(s, 800000) ? VFS_EXCL : 0;
+		choose_create(s, f, c);
 		return true;
 	case VFS_MKDIR:
 		for (int i = 0; i < 16; i++)
@@ -515,7 +543,12 @@ static void take_result(struct sim *s, uint8_t id, const struct fmsg *a)
 		}
 		if (res.err == 0 && (f->op.type == VFS_READ || (f->op.type == VFS_LOOKUP && f->n_cells > 0)))
 			take_cells(s, f, &res);
-		if (res.err == -ESTALE && !(f->op.flags & VFS_KNOWN))
+		if (f->op.type == VFS_DELEGATE && res.err == 0) {
+			c->alone = f->op.ino.folder;
+			c->number_next = res.lock.start;
+			c->number_last = res.lock.end;
+		}
+		if (res.err == -ESTALE && !(f->op.flags & (VFS_KNOWN | VFS_NUMBERED)))
 			violation(s, "operations",
 				  "client %u hears that its newest operation %llu is an old one", id,
 				  (unsigned long long)c->number);

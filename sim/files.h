@@ -145,6 +145,8 @@ struct fclient {
 	uint8_t guess[GROUPS_MAX];
 	struct vol_ino open[4]; /* files that it has open */
 	uint32_t n_open;
+	struct vol_id alone;		   /* a folder that was delegated to it, maybe it still is */
+	uint64_t number_next, number_last; /* for its new files there; last 0 = none */
 };
 struct files {
 	struct vol_map *map;

@@ -103,7 +103,8 @@ enum push_type {
 	PUSH_ENTRY,	/* ino (folder), name: the entry changed; name empty = all entries */
 	PUSH_ORPHAN,	/* ino has no name left: answer 1 while it is open here, else 0 */
 	PUSH_UNLOCKED,	/* ino: a lock was released (a blocked locker tries again) */
-	PUSH_RESET /* head.group has a new primary, the sender: drop all that was kept of the group, then answer */
+	PUSH_RESET, /* head.group has a new primary, the sender: drop all that was kept of the group, then answer */
+	PUSH_RECALL /* ino (folder): others want it: send what waits, then VFS_UNDELEGATE, then answer */
 };
 struct proto_push {
 	enum push_type type;

@@ -106,3 +106,75 @@ class Wire:
         except ConnectionError:
             pass
         return True
+
+
+# ---- operations ----
+(LOOKUP, GETATTR, SETATTR, CREATE, MKDIR, UNLINK, RMDIR, RENAME, LINK, READDIR, READ, WRITE, DELEGATE,
+ UNDELEGATE) = 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 31, 32
+EXCL, KNOWN, NUMBERED, TIMED = 1, 1024, 4096, 8192
+WANT_LEASE, LEASED, ANY_MEMBER = 2, 4, 16
+ROOT = (bytes(15) + b"\1", 0)
+ATTR = ("size", "blocks", "atime", "mtime", "ctime", "mode", "nlink", "uid", "gid", "rdev", "gen", "version", "home")
+ATTR_FIELDS = struct.Struct("<QQqqqHIIIIIQB")
+
+
+def pack_ino(ino):
+    return ino[0] + struct.pack("<Q", ino[1])
+
+
+def pack_attr(a):
+    ino = a.get("ino", (bytes(16), 0))
+    return pack_ino(ino) + ATTR_FIELDS.pack(*[a.get(f, 0) for f in ATTR]) + (a.get("up", bytes(16)) if ino[1] == 0 else b"")
+
+
+def operation(kind, id=None, ino=None, ino2=None, target=None, name=None, name2=None, flags=0, set=0, gen=0, off=0, len=0, attr=None):
+    mask, body = 0, b""
+    fields = [(1, id, lambda v: struct.pack("<QIQ", *v)), (2, ino, pack_ino), (4, ino2, pack_ino), (8, target, pack_ino),
+              (16, name, lambda v: struct.pack("<H", v.__len__()) + v.encode()), (32, name2, lambda v: struct.pack("<H", v.__len__()) + v.encode()),
+              (64, flags, lambda v: struct.pack("<I", v)), (128, set, lambda v: struct.pack("<I", v)), (256, gen, lambda v: struct.pack("<I", v)),
+              (512, off, lambda v: struct.pack("<Q", v)), (1024, len, lambda v: struct.pack("<Q", v)), (2048, attr, pack_attr)]
+    for bit, value, pack in fields:
+        if value:
+            mask |= bit
+            body += pack(value)
+    return struct.pack("<BI", kind, mask) + body
+
+
+def result(body):
+    """{"err", "flags", "attr", "parent", "gone", "lock": (start, end), "data"} as far as they are there."""
+    err, flags, mask = struct.unpack_from("<iIB", body)
+    r, at = {"err": err, "flags": flags}, 9
+
+    def attributes():
+        nonlocal at
+        a = {"ino": (body[at:at + 16], struct.unpack_from("<Q", body, at + 16)[0])}
+        a.update(zip(ATTR, ATTR_FIELDS.unpack_from(body, at + 24)))
+        at += 24 + ATTR_FIELDS.size
+        if a["ino"][1] == 0:
+            a["up"] = body[at:at + 16]
+            at += 16
+        return a
+    for bit, name in ((1, "attr"), (2, "parent"), (4, "gone")):
+        if mask & bit:
+            r[name] = attributes()
+    if mask & 8:
+        r["lock"] = struct.unpack_from("<QQ", body, at)
+        at += 30
+    if mask & 32:
+        at += 16
+    n_crcs = n_data = 0
+    if mask & 128:
+        r["crc_off"], n_crcs = struct.unpack_from("<QI", body, at)
+        at += 12
+    if mask & 64:
+        n_data = struct.unpack_from("<I", body, at)[0]
+        at += 4
+    at += 4 * n_crcs
+    r["data"] = body[at:at + n_data]
+    return r
+
+
+def payload_crc(payload):
+    """Of bytes at the beginning of a file: the CRC of its chunks' CRCs, none of which is 0 or 1."""
+    crcs = [crc32c(payload[i:i + 4096]) for i in range(0, len(payload), 4096)]
+    return crc32c(b"".join(struct.pack("<I", c if c > 1 else c ^ 0xFFFFFFFF) for c in crcs))

@@ -8,7 +8,7 @@
  *   I folder16 num8		inode (core/vfs)		E folder16 name		entry (core/vfs)
  *   X folder16 num8 name	extended attribute		T id16			intent (core/vfs)
  *   L folder16 num8 ...	lock (core/vfs)			D client8 slot4		newest answer to a client's slot (exactly once)
- *   O folder16 num8		inode without a name, still open	N folder16		next file number
+ *   O folder16 num8		inode without a name, still open	N folder16		delegation (core/vfs)
  *   S folder16 num8 stripe4	stripe: gen4, count2, then a 4-byte checksum a block (little endian; 0 hole, 1 bad; what is missing is a hole);
  *				written by replica_apply only. While catching up and until the next change: seq8 base, session4, a bit a block
  *   H folder16 num8		slice of an inode: gen4 of its last truncate; gone with EFFECT_DROP

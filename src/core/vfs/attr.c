@@ -209,6 +209,8 @@ int do_setattr(struct tx *t)
 	r = inode_get(t, &t->op->ino, &in);
 	if (r == 0)
 		r = check_size(&in, t->op);
+	if (r == 0)
+		r = delegation_time(t, &t->op->ino.folder);
 	if (r < 0)
 		return r;
 	if (t->op->set & VFS_SET_SIZE) {

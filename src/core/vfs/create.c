@@ -63,18 +63,24 @@ static int born(struct tx *t, struct inode *folder, struct inode *in)
 
 /* The folder's next number, but none below the time in microseconds: when all copies lost power the count may stand before numbers whose files are
  * gone, and a client that still holds one of those must not meet another file under it. */
-static uint64_t number_next(const struct tx *t, struct inode *folder)
+uint64_t numbers_take(const struct tx *t, struct inode *folder, uint64_t n)
 {
+	uint64_t first;
+
 	if (t->now > 0)
 		folder->next = MAX(folder->next, (uint64_t)t->now / 1000);
-	return folder->next++;
+	first = folder->next;
+	folder->next += n;
+	return first;
 }
 
+/* `in` has its number already when the client chose it. */
 static int born_file(struct tx *t, struct inode *folder, struct inode *in)
 {
 	const struct vfs_op *op = t->op;
 
-	in->a.ino = (struct vol_ino){op->ino.folder, number_next(t, folder)};
+	if (in->a.ino.num == 0)
+		in->a.ino = (struct vol_ino){op->ino.folder, numbers_take(t, folder, 1)};
 	in->a.nlink = 1;
 	in->a.uid = op->attr.uid;
 	in->a.gid = op->attr.gid;
@@ -82,11 +88,26 @@ static int born_file(struct tx *t, struct inode *folder, struct inode *in)
 	return born(t, folder, in);
 }
 
+/* Bytes come only with a regular file of a delegation, few enough to be in the log with their record, and only when they lie in this group. */
+static int check_bytes(const struct tx *t, uint32_t type)
+{
+	const struct vfs_op *op = t->op;
+	const struct vol_map *m = t->v->map;
+	struct vol_ino ino = {op->ino.folder, op->target.num};
+
+	if (!op->payload || op->payload->len == 0)
+		return 0;
+	if (!(op->flags & VFS_NUMBERED) || type != S_IFREG || op->payload->len > VFS_BORN_MAX)
+		return -EINVAL;
+	return m->stripe > 1 && vol_group_of_stripe(m, &ino, 0) != t->v->replica->group ? -EINVAL : 0;
+}
+
 int do_create(struct tx *t)
 {
 	const struct vfs_op *op = t->op;
 	uint32_t type = op->attr.mode & S_IFMT;
-	struct inode folder, in;
+	uint64_t len = op->payload ? op->payload->len : 0;
+	struct inode folder, in = {0};
 	struct entry there;
 	int r;
 
@@ -94,6 +115,13 @@ int do_create(struct tx *t)
 		type = S_IFREG;
 	if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK)
 		return -EINVAL;
+	r = check_bytes(t, type);
+	if (r == 0 && (op->flags & VFS_NUMBERED))
+		r = delegation_number(t, &in.a.ino);
+	if (r < 0)
+		return r;
+	if ((op->flags & VFS_NUMBERED) && op->attr.ctime_ns)
+		t->now = op->attr.ctime_ns;
 	r = place_for(t, &folder, &there);
 	if (r == -EEXIST && name_check(op->name, op->name_len) == 0) {
 		int r2 = show_there(t, &there);
@@ -106,13 +134,14 @@ int do_create(struct tx *t)
 		return 0;
 	}
 	if (r == 0)
-		r = no_room(t, 0);
+		r = no_room(t, len);
 	if (r < 0)
 		return r;
-	in = (struct inode){.a = {.mode = type | (op->attr.mode & 07777)}};
+	in.a.mode = type | (op->attr.mode & 07777);
 	if (type == S_IFCHR || type == S_IFBLK)
 		in.a.rdev = op->attr.rdev;
-	return born_file(t, &folder, &in);
+	r = len ? write_born(t, &in) : 0;
+	return r < 0 ? r : born_file(t, &folder, &in);
 }
 
 int do_symlink(struct tx *t)

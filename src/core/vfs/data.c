@@ -176,6 +176,16 @@ int do_write(struct tx *t)
 	return r;
 }
 
+int write_born(struct tx *t, struct inode *in)
+{
+	struct payload *p = t->op->payload;
+	int r = grow(t, in, 0, p->len);
+
+	if (r == 0)
+		r = written(t, in);
+	return r < 0 ? r : hard(t, record_write(t->rec, &in->a.ino, in->a.gen, 0, p));
+}
+
 int do_extend(struct tx *t)
 {
 	const struct vfs_op *op = t->op;

@@ -47,6 +47,8 @@ static const struct {
 	[VFS_REAP] = {do_reap, true},
 	[VFS_WHERE] = {do_where, false},
 	[VFS_SWEEP] = {do_sweep, true},
+	[VFS_DELEGATE] = {do_delegate, true},
+	[VFS_UNDELEGATE] = {do_undelegate, true},
 	[VFS_STEP_MAKE_FOLDER] = {do_step_make_folder, true},
 	[VFS_STEP_KILL_FOLDER] = {do_step_kill_folder, true},
 	[VFS_STEP_LINK_COUNT] = {do_step_link_count, true},
@@ -315,6 +317,7 @@ int vfs_exec(struct vfs *v, const struct vfs_op *op, int64_t now_ns, struct reco
 	if (t.hard < 0)
 		return t.hard;
 	res->err = r;
+	t.now = now_ns; /* the answer's, whatever time the operation brought along */
 	if (is_step(op->type))
 		res->flags |= op->pid << 24; /* which state of the intent it answers */
 	ensure(r == 0 || !rec || rec->n == 0);

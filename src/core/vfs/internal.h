@@ -115,6 +115,18 @@ int no_room(const struct tx *t, uint64_t len);
 int folder_empty(struct tx *t, const struct vol_id *folder); /* 0, -ENOTEMPTY, -EAGAIN: only reserved names */
 void type_only(struct vfs_attr *a, const struct entry *e);
 
+/* ---- delegations ---- */
+#define KEY_DELEGATION 17 /* kind, folder */
+struct delegation {
+	uint64_t client, from, to; /* numbers of its new files, inclusive */
+};
+int delegation_get(struct tx *t, const struct vol_id *folder, struct delegation *ret); /* -ENOENT */
+int delegation_drop(struct tx *t, const struct vol_id *folder); /* 0 also when there is none */
+/* VFS_TIMED: t->now becomes the operation's time when the folder is its client's; vfs_exec takes it back. */
+int delegation_time(struct tx *t, const struct vol_id *folder);
+int delegation_number(struct tx *t, struct vol_ino *ret); /* VFS_NUMBERED: the file to be made; -ESTALE */
+uint64_t numbers_take(const struct tx *t, struct inode *folder, uint64_t n); /* the first of n */
+
 /* ---- intents ---- */
 struct intent {
 	uint8_t id[16];
@@ -159,6 +171,7 @@ int do_readdir(struct tx *t);
 int do_read(struct tx *t);
 int take_all(struct tx *t, const struct inode *in); /* LOOKUP: its bytes, when they are asked for and fit */
 int do_write(struct tx *t);
+int write_born(struct tx *t, struct inode *in); /* CREATE's payload into the new file; its size, blocks */
 int do_extend(struct tx *t);
 /* append.c. holds_end: the operation's slot has the end of the file reserved since op->off, or before when it is part of it. */
 bool holds_end(const struct tx *t, const struct inode *in);
@@ -177,6 +190,8 @@ int do_lock(struct tx *t);
 int do_getlock(struct tx *t);
 int do_unlock_all(struct tx *t);
 int do_sweep(struct tx *t);
+int do_delegate(struct tx *t);
+int do_undelegate(struct tx *t);
 int do_step_make_folder(struct tx *t);
 int do_step_kill_folder(struct tx *t);
 int do_step_link_count(struct tx *t);

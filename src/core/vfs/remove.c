@@ -22,8 +22,13 @@ int do_unlink(struct tx *t)
 		r = entry_claim(t, &op->ino.folder, op->name, op->name_len, &e);
 	if (r < 0)
 		return r;
+	if ((op->flags & VFS_KNOWN) && !vol_ino_eq(&e.ino, &op->target))
+		return -ESTALE;
 	if (e.type == S_IFDIR)
 		return -EISDIR;
+	r = delegation_time(t, &op->ino.folder);
+	if (r < 0)
+		return r;
 	local = is_local(t, &e.ino);
 	if (local)
 		r = hard(t, inode_get(t, &e.ino, &in)); /* an entry without its inode: damage */
@@ -48,7 +53,7 @@ int do_unlink(struct tx *t)
 	return intent_begin(t, &intent);
 }
 
-/* Empty, and from now on dead. */
+/* Empty, and from now on dead: nobody's alone any more either. */
 static int kill_folder(struct tx *t, struct inode *in)
 {
 	int r = folder_empty(t, &in->a.ino.folder);
@@ -57,7 +62,9 @@ static int kill_folder(struct tx *t, struct inode *in)
 		return r;
 	in->a.nlink = 0;
 	touch(t, in, true);
-	r = inode_put(t, in);
+	r = delegation_drop(t, &in->a.ino.folder);
+	if (r == 0)
+		r = inode_put(t, in);
 	return r < 0 ? r : orphan_put(t, &in->a.ino);
 }
 
@@ -150,6 +157,7 @@ static int drop_prefix(struct tx *t, const uint8_t *prefix, size_t n, unsigned *
 /* 0 = gone with this record; -E2BIG = some of it is, the rest needs another one; -EAGAIN = not an orphan. */
 int reap_local(struct tx *t, const struct vol_ino *ino, unsigned *room)
 {
+	unsigned need = ino->num == 0 ? 4 : 3;
 	uint8_t k[KEY_MAX];
 	struct inode in;
 	int r;
@@ -167,10 +175,12 @@ int reap_local(struct tx *t, const struct vol_ino *ino, unsigned *room)
 	r = drop_prefix(t, k, key_ino(k, 'L', ino), room);
 	if (r < 0)
 		return r;
-	if (*room < 3)
+	if (*room < need)
 		return -E2BIG;
-	*room -= 3;
-	r = del_key(t, k, key_ino(k, 'I', ino));
+	*room -= need;
+	r = ino->num == 0 ? delegation_drop(t, &ino->folder) : 0;
+	if (r == 0)
+		r = del_key(t, k, key_ino(k, 'I', ino));
 	if (r == 0)
 		r = del_key(t, k, key_ino(k, 'O', ino));
 	if (r == 0 && S_ISREG(in.a.mode))

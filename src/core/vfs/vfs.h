@@ -58,6 +58,9 @@ enum vfs_op_type {
 	VFS_WHERE, /* ino, off = first stripe -> data: {stripe4, seq8} little endian of the stripes here (kuayu volume where); VFS_MORE.
 		      * VFS_FOREIGN: asked of the group of that stripe, which need not own the inode */
 	VFS_SWEEP, /* name = key to go on behind (binary, "" = start): drops answers kept under D for longer than VFS_ANSWER_MS -> data = next key; VFS_MORE */
+	VFS_DELEGATE, /* ino (folder): its names are the client's alone until VFS_UNDELEGATE -> attr of the folder, lock.start to lock.end = numbers for its new files.
+		       * -EBUSY: another client's; -E2BIG: too many names to look through; -EAGAIN: a name is locked */
+	VFS_UNDELEGATE, /* ino (folder): if it is the client's (id.client; id.number may be 0: the brick does it); else nothing */
 	/* Steps of intents, between primaries only: */
 	VFS_STEP_MAKE_FOLDER = 64,
 	VFS_STEP_KILL_FOLDER,
@@ -82,7 +85,12 @@ enum vfs_op_type {
 	512u /* WRITE, EXTEND: answered when the group's log up to here is on stable storage everywhere; result: it is */
 #define VFS_KNOWN \
 	1024u /* RENAME: `name` leads to `target` (EXCHANGE: and name2 to attr.ino), or -ESTALE: the client looked before, took a lock, \
-	       * and something else may be there now */
+	       * and something else may be there now. UNLINK: likewise, name leads to target */
+#define VFS_NUMBERED \
+	4096u /* CREATE: the file's number is target.num, one of those of the client's delegation, else -ESTALE; attr.ctime_ns is the time of all. payload: its first bytes \
+	       * (at most VFS_BORN_MAX; stripe 0 lies in the folder's group, else -EINVAL) */
+#define VFS_TIMED \
+	8192u /* UNLINK, SETATTR: attr.ctime_ns is the time of the change, where the folder of the inode is delegated to the client; else it is ignored */
 
 #define VFS_RESERVED \
 	2048u /* WRITE, EXTEND: part of, and the end of, an append under a reservation of this slot; -ESTALE when that is not there any more */
@@ -93,6 +101,8 @@ enum vfs_op_type {
 #define VFS_APPEND_MS \
 	3000 /* an append over several groups that is not done by then is given up when another one wants the end */
 #define VFS_ANSWER_MS	3600000	    /* a client's newest answer is kept at least so long */
+#define VFS_BORN_MAX	(64u << 10) /* bytes that a file is made with */
+#define VFS_NUMBERS	65536u	    /* of a delegation */
 #define VFS_LOOKUP_MAX	(64u << 10) /* bytes of a file that come along with its attributes */
 #define VFS_READDIR_MAX (1u << 20)  /* bytes of an answer; op.len chooses less, 0 = 64 KiB */
 
@@ -249,6 +259,11 @@ enum vfs_drive_do vfs_drive_answer(struct vfs *v, struct vfs_drive *d, uint64_t 
 void vfs_drive_submitted(struct vfs_drive *d, int err, uint64_t seq, uint64_t now_ms);
 /* Unlinked files and folders still kept (O keys), likewise; *ret_since_ns: when the last name went. */
 int vfs_orphan_iter(struct vfs *v, const struct vol_ino *after, struct vol_ino *ret, int64_t *ret_since_ns);
+/* Whose the folder is: *ret_client. -ENOENT: nobody's. And all of the group's, for a new primary: the first behind `after` (NULL = first); -ENOENT at the end. */
+int vfs_delegation(struct vfs *v, const struct vol_id *folder, uint64_t *ret_client);
+int vfs_delegation_iter(struct vfs *v, const struct vol_id *after, struct vol_id *ret, uint64_t *ret_client);
+/* The inode that a name leads to, whatever holds the name. -ENOENT. */
+int vfs_name(struct vfs *v, const struct vol_id *folder, const char *name, size_t len, struct vol_ino *ret);
 /* The inode's attributes without an operation. -ENOENT. */
 int vfs_stat(struct vfs *v, const struct vol_ino *ino, struct vfs_attr *ret);
 

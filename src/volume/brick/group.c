@@ -346,6 +346,7 @@ struct grp *grp_free(struct grp *g)
 	heal_stop(g);
 	intents_lost(g);
 	orphans_lost(g);
+	delegations_lost(g);
 	op_fail_all(g);
 	if (g->ready) {
 		for (at = &g->v->b->ready; *at != g; at = &(*at)->next_ready)
@@ -456,6 +457,7 @@ static void role_changed(struct grp *g)
 	if (was == REPL_PRIMARY && g->role != REPL_PRIMARY) {
 		intents_lost(g);
 		orphans_lost(g);
+		delegations_lost(g);
 		op_fail_all(g);
 		lease_end_group(g->v, g->idx);
 	} else if (was != g->role || g->rolled_back) {
@@ -467,6 +469,7 @@ static void role_changed(struct grp *g)
 		memset(g->dirty, 0, sizeof(g->dirty));
 		sessions_reset(g);
 		intents_primary(g);
+		delegations_primary(g);
 		orphans_primary(g);
 	}
 	if (g->role != REPL_CATCHING)

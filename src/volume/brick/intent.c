@@ -82,6 +82,7 @@ static void submit(struct intent *in, struct record *rec, bool finished, struct 
 {
 	struct grp *g = in->g;
 	struct op *o = finished ? in->waiters : NULL;
+	uint64_t client = in->waiters ? in->waiters->client : 0;
 	int r;
 
 	if (o) {
@@ -91,7 +92,7 @@ static void submit(struct intent *in, struct record *rec, bool finished, struct 
 		o = op_new(g, NULL);
 		o->done = nobody;
 	}
-	r = op_submit(o, rec);
+	r = delegation_bars(g, rec, client) ? -EAGAIN : op_submit(o, rec);
 	vfs_drive_submitted(&in->d, r, rec->seq, clock_ms());
 	if (r < 0) {
 		if (o->done) {

@@ -7,7 +7,7 @@
  *                    -> groups -> repl (core), replica and vfs (core) -> operations that wait
  *                    -> sessions and their caching leases
  * Files: main.c (settings, life), store.c (etcd: threads), peer.c (links and questions to bricks), vol.c (a volume's life), group.c (core/repl's
- * shell), op.c (clients' operations), early.c (large writes are relayed while they come), session.c, lease.c, intent.c, orphan.c, heal.c (puller), source.c (what a puller is given), repair.c (bad blocks,
+ * shell), op.c (clients' operations), early.c (large writes are relayed while they come), session.c, lease.c, delegate.c (folders of one client), intent.c, orphan.c, heal.c (puller), source.c (what a puller is given), repair.c (bad blocks,
  * scrub), admin.c, stat.c (latencies, counters), metrics.c, conn.c (sockets). */
 #pragma once
 
@@ -69,7 +69,8 @@ void top_turn(struct top *t);
 struct counters {
 	uint64_t ops, op_bytes_in, op_bytes_out, refused, pushes, lease_grants, lease_refused;
 	uint64_t heal_keys, heal_bytes, heal_done, bad_blocks, repaired, scrubbed, fetched_bytes;
-	uint64_t views_proposed, dials, disconnects, bad_frames, orphans_reaped, intents_driven, early;
+	uint64_t views_proposed, dials, disconnects, bad_frames, orphans_reaped, intents_driven, early,
+		recalls;
 };
 
 /* ---- who is at the other end of a connection ---- */
@@ -130,15 +131,16 @@ struct session {
 	uint64_t client;
 	char name[64];
 	uint32_t slot;
-	struct conn *c; /* NULL: broken, not yet at its end */
-	uint64_t ping_ms;
-	bool leased; /* its leases still count */
-	bool closed; /* in order, by the client */
+	struct conn *c;		/* NULL: broken, not yet at its end */
+	uint64_t ping_ms, dial; /* dial: of no other connection of a session */
+	bool leased;		/* its leases still count */
+	bool closed;		/* in order, by the client */
 	struct push *pushes;
 	uint64_t ops, bytes;
 };
 
-enum lease_kind { LEASE_INODE = 1, LEASE_LOCK }; /* of a folder: all its entries too; LOCK: waits for one */
+/* INODE: of a folder all its entries too. LOCK: waits for one. FOLDER: got an INODE lease of a file born in this folder, and may have it still. */
+enum lease_kind { LEASE_INODE = 1, LEASE_LOCK, LEASE_FOLDER };
 struct lease {
 	struct vol_ino ino;
 	uint16_t group;
@@ -181,6 +183,7 @@ struct orphan {
 };
 
 struct intent;
+struct delegations;
 
 /* A group that this brick is no member of any more: its keys and files are removed, step by step, then that is made durable. */
 enum leaving { STAYS, REMOVING, SETTLING };
@@ -218,6 +221,7 @@ struct grp {
 	uint64_t grace_ms;	     /* a brick that has just started: no change is answered before */
 	uint64_t dirty[DIRTY_SLOTS]; /* newest record that touched what hashes here */
 	struct intent *intents;
+	struct delegations *delegations;	/* NULL = none known */
 	struct orphan *orphans, **orphans_last; /* by the time they are due */
 	/* Sessions are asked; nobody has it open; that it has no name is being made durable; and is. */
 	struct orphan *asking, *closed, *syncing, *nameless;
@@ -425,7 +429,23 @@ void lease_end_group(struct vol *v, uint32_t group);
 void lease_invalidate(struct grp *g, const struct record *rec, struct op *o, uint64_t client);
 bool lease_grant_result(struct grp *g, const struct vfs_op *vop, const struct vfs_result *res,
 			struct session *s);
+/* Others than client: how many of their leases are of files born in the folder; and those are taken back, o waits for their answers. */
+uint32_t lease_others(struct grp *g, const struct vol_id *folder, uint64_t client);
+void lease_take_folder(struct grp *g, const struct vol_id *folder, struct op *o, uint64_t client);
 void leases_done(struct vol *v);
+
+/* ---- delegate.c ---- */
+/* Before vop is executed for client: 0, or what it is refused with, because a folder it is about is delegated to another one. */
+int delegation_gate(struct grp *g, const struct vfs_op *vop, uint64_t client);
+/* After it was worked out: rec would change, or res shows, what is another one's. client 0: a step's. Primary only, and any member. */
+bool delegation_bars(struct grp *g, const struct record *rec, uint64_t client);
+bool delegation_hides(struct grp *g, const struct vfs_op *vop, const struct vfs_result *res, uint64_t client);
+int delegation_may(struct grp *g, const struct vfs_op *vop); /* a DELEGATE: 0, or -EBUSY for its result */
+void delegations_changed(struct grp *g, const struct record *rec); /* rec was submitted */
+void delegations_primary(struct grp *g);
+void delegations_lost(struct grp *g);
+void delegations_tick(struct grp *g, uint64_t now);
+uint32_t delegations_count(const struct grp *g);
 
 /* ---- intent.c ---- */
 void intent_attach(struct op *o, const uint8_t id[16],

@@ -6,6 +6,9 @@
  * to the one who changes waits for the holders' answers. Who loses what: a changed entry - that name only, the holder stays; a changed inode - the inode, the
  * holder is gone. The one who changes keeps its own.
  *
+ * Who is given a whole folder (delegate.c) has it alone: the leases of others on the files born in it go first. So that nobody need look for them when there are
+ * none, each folder has an entry (LEASE_FOLDER) of the sessions that got one; it may say too much, never too little.
+ *
  * Bound: LEASES_MAX objects a volume; beyond, none are granted. */
 #include "volume/brick/internal.h"
 
@@ -52,18 +55,14 @@ static void drop(struct leases *l, struct lease *e)
 	l->slot[hole].kind = 0;
 }
 
-bool lease_grant(struct vol *v, uint32_t group, enum lease_kind kind, const struct vol_ino *ino,
-		 uint32_t slot)
+static bool add(struct vol *v, uint32_t group, enum lease_kind kind, const struct vol_ino *ino, uint32_t slot)
 {
 	struct leases *l = &v->leases;
 	struct lease *e = find(l, group, ino, kind);
 	uint32_t i;
 
-	if (slot >= SESSIONS_LEASED || (!e && l->n >= LEASES_MAX)) {
-		v->b->n.lease_refused++;
+	if (!e && l->n >= LEASES_MAX)
 		return false;
-	}
-	v->b->n.lease_grants++;
 	if (!e) {
 		if (!l->slot)
 			l->slot = xcalloc(SLOTS, sizeof(*l->slot));
@@ -74,6 +73,21 @@ bool lease_grant(struct vol *v, uint32_t group, enum lease_kind kind, const stru
 		l->n++;
 	}
 	e->mask |= 1ull << slot;
+	return true;
+}
+
+bool lease_grant(struct vol *v, uint32_t group, enum lease_kind kind, const struct vol_ino *ino,
+		 uint32_t slot)
+{
+	struct vol_ino folder = {ino->folder, 0};
+	bool born = kind == LEASE_INODE && ino->num != 0;
+
+	if (slot >= SESSIONS_LEASED || (born && !add(v, group, LEASE_FOLDER, &folder, slot)) ||
+	    !add(v, group, kind, ino, slot)) {
+		v->b->n.lease_refused++;
+		return false;
+	}
+	v->b->n.lease_grants++;
 	return true;
 }
 
@@ -224,6 +238,73 @@ static void key_ino(const struct effect *e, struct vol_ino *ret)
 	ret->num = be64toh(num);
 }
 
+/* ---- all of a folder ---- */
+
+static uint64_t bit_of(struct vol *v, uint64_t client)
+{
+	struct session *s = session_of(v, client);
+
+	return s && s->slot < SESSIONS_LEASED ? 1ull << s->slot : 0;
+}
+
+/* Sessions but own that may have leases of files born in it: mostly none, and then nothing is looked through. */
+static uint64_t folder_others(struct grp *g, const struct vol_id *folder, uint64_t own)
+{
+	struct vol_ino ino = {*folder, 0};
+	struct lease *e = find(&g->v->leases, g->idx, &ino, LEASE_FOLDER);
+
+	return e ? e->mask & ~own : 0;
+}
+
+static bool born_in(const struct grp *g, const struct lease *e, const struct vol_id *folder, uint64_t own)
+{
+	return e->kind == LEASE_INODE && e->group == g->idx && e->ino.num != 0 &&
+	       vol_id_eq(&e->ino.folder, folder) && (e->mask & ~own);
+}
+
+uint32_t lease_others(struct grp *g, const struct vol_id *folder, uint64_t client)
+{
+	uint64_t own = bit_of(g->v, client);
+	uint32_t n = 0;
+
+	if (!folder_others(g, folder, own))
+		return 0;
+	for (uint32_t i = 0; i < SLOTS; i++)
+		n += born_in(g, &g->v->leases.slot[i], folder, own);
+	return n;
+}
+
+void lease_take_folder(struct grp *g, const struct vol_id *folder, struct op *o, uint64_t client)
+{
+	struct leases *l = &g->v->leases;
+	uint64_t own = bit_of(g->v, client);
+	struct vol_ino ino = {*folder, 0};
+	struct lease *e;
+
+	if (!folder_others(g, folder, own))
+		return;
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		struct proto_push what = {.type = PUSH_INODE};
+		uint64_t mask;
+
+		e = &l->slot[i];
+		if (!born_in(g, e, folder, own))
+			continue;
+		mask = e->mask & ~own;
+		what.ino = e->ino;
+		e->mask &= own;
+		if (!e->mask) {
+			drop(l, e);
+			i--; /* another one may have moved here */
+		}
+		push_to(g, mask, &what, o);
+	}
+	e = find(l, g->idx, &ino, LEASE_FOLDER);
+	e->mask &= own;
+	if (!e->mask)
+		drop(l, e);
+}
+
 static bool entry_of(const struct record *rec, const struct vol_id *folder)
 {
 	for (uint32_t i = 0; i < rec->n; i++)
@@ -231,6 +312,15 @@ static bool entry_of(const struct record *rec, const struct vol_id *folder)
 		    memcmp(rec->effect[i].key + 1, folder->b, 16) == 0)
 			return true;
 	return false;
+}
+
+/* Nobody makes anything in it any more. */
+static void folder_gone(struct grp *g, const struct vol_ino *ino)
+{
+	struct lease *e = find(&g->v->leases, g->idx, ino, LEASE_FOLDER);
+
+	if (e)
+		drop(&g->v->leases, e);
 }
 
 static void key_changed(struct grp *g, const struct record *rec, const struct effect *e, struct op *o,
@@ -247,6 +337,8 @@ static void key_changed(struct grp *g, const struct record *rec, const struct ef
 		entry_changed(g, &ino, e->key + 17, e->key_len - 17, o, own);
 		break;
 	case 'I':
+		if (ino.num == 0 && e->type == EFFECT_DEL)
+			folder_gone(g, &ino);
 		if (ino.num == 0 && entry_of(rec, &ino.folder))
 			break; /* its holders hear of the entry */
 		inode_changed(g, &ino, LEASE_INODE, o, own);

@@ -26,6 +26,7 @@ static const struct {
 	{"orphans_reaped_total", offsetof(struct counters, orphans_reaped)},
 	{"intents_total", offsetof(struct counters, intents_driven)},
 	{"early_total", offsetof(struct counters, early)},
+	{"recalls_total", offsetof(struct counters, recalls)},
 };
 
 static void latency(struct buf *out, const char *name, const struct hist *h)
@@ -42,7 +43,7 @@ static void latency(struct buf *out, const char *name, const struct hist *h)
 
 /* What a volume's groups come to on this brick. */
 struct sums {
-	uint64_t groups, primary, in_sync, copies_missing, heal_left, heal_done;
+	uint64_t groups, primary, in_sync, copies_missing, heal_left, heal_done, delegations;
 };
 
 static void add_group(struct sums *s, const struct grp *g)
@@ -57,6 +58,7 @@ static void add_group(struct sums *s, const struct grp *g)
 	if (repl_role(g->repl) == REPL_PRIMARY)
 		s->copies_missing +=
 			(uint64_t)MAX((int)g->v->doc.map->replica - (int)repl_copies(&view, view.isr), 0);
+	s->delegations += delegations_count(g);
 	heal_status(g, heal);
 	s->heal_left += (uint64_t)js_int(heal, "bytes_left", 0);
 	s->heal_done += (uint64_t)js_int(heal, "bytes_done", 0);
@@ -88,6 +90,7 @@ static void volume(struct buf *out, const struct vol *v)
 	gauge(out, "heal_bytes_done", v, s.heal_done);
 	gauge(out, "sessions", v, v->n_sessions);
 	gauge(out, "leases", v, v->leases.n);
+	gauge(out, "delegations", v, s.delegations);
 	gauge(out, "bytes", v, st.bytes_total);
 	gauge(out, "bytes_free", v, st.bytes_free);
 	gauge(out, "log_bytes", v, st.log_bytes);

@@ -7,7 +7,8 @@
  * Refusals say what to do (docs/protocol/volume.md): -ESTALE with the view, -EAGAIN, -EROFS, -ENODEV, -EIO.
  *
  * Bounds: `waiting-max` operations a connection; beyond, it is not read from. When this member is no longer primary, all that wait are
- * refused with -ESTALE: the client asks the new primary with the same id and hears the same answer if the record lived. */
+ * refused with -ESTALE: the client asks the new primary with the same id and hears the same answer if the record lived.
+ * What is of a folder that is delegated to another client is refused with -EAGAIN, before it is executed or before its record is submitted (delegate.c). */
 #include "volume/brick/internal.h"
 
 #define FREE_OPS_MAX 1024
@@ -272,6 +273,7 @@ static int submitted(struct op *o, struct record *rec, int r)
 	if (r < 0)
 		return r;
 	grp_touched(g, rec);
+	delegations_changed(g, rec);
 	o->seq = rec->seq;
 	o->committed = false;
 	lease_invalidate(g, rec, o, o->client);
@@ -336,20 +338,58 @@ static bool durable_too(struct op *o, const struct vfs_op *vop, uint64_t seq)
 	return false;
 }
 
+/* Who asks: a client, or 0 = the step of an intent. The brick's own operations, false, are everybody's. */
+static bool asked_by(const struct op *o, const struct vfs_op *vop, uint64_t *ret_client)
+{
+	bool step = vop->type >= VFS_STEP_MAKE_FOLDER || vop->type == VFS_TRIM;
+
+	*ret_client = o->c && !step ? o->c->hello.client : 0;
+	return o->c || step;
+}
+
+/* Something of a folder that is another client's: what was worked out is forgotten. */
+static bool barred(struct op *o, const struct vfs_op *vop, const struct record *rec)
+{
+	uint64_t client;
+
+	if (!asked_by(o, vop, &client))
+		return false;
+	return (rec && delegation_bars(o->g, rec, client)) ||
+	       (client && delegation_hides(o->g, vop, &o->res, client));
+}
+
+/* 0: rec has it, or is empty. */
+static int work_out(struct op *o, const struct vfs_op *vop, struct record *rec)
+{
+	struct grp *g = o->g;
+	int r = vop->type == VFS_DELEGATE ? delegation_may(g, vop) : 0;
+
+	if (!rec)
+		return -ENOMEM;
+	if (r < 0) {
+		o->res.err = r;
+		return 0;
+	}
+	space_look(g);
+	return vfs_exec(&g->vfs, vop, clock_wall_us() * 1000, rec, &o->res);
+}
+
 static void op_change(struct op *o, const struct vfs_op *vop)
 {
 	struct grp *g = o->g;
 	struct record *rec = record_new(g->idx);
-	int r;
-
-	space_look(g);
-	r = rec ? vfs_exec(&g->vfs, vop, clock_wall_us() * 1000, rec, &o->res) : -ENOMEM;
+	int r = work_out(o, vop, rec);
 
 	if (r < 0) {
 		log_warn("volume %s, group %u: operation %d failed: %s", g->v->name, g->idx, vop->type,
 			 strerror(-r));
 		record_unref(rec);
 		op_refuse(o, -EIO);
+		return;
+	}
+	if (barred(o, vop, rec)) {
+		record_unref(rec);
+		op_refuse(o, -EAGAIN);
 		return;
 	}
 	if (rec->n == 0) {
@@ -377,6 +417,8 @@ static void op_change(struct op *o, const struct vfs_op *vop)
 	else if (o->res.intent)
 		intent_attach(o, o->res.intent_id, o->seq);
 	else {
+		if (vop->type == VFS_DELEGATE && o->res.err == 0)
+			lease_take_folder(g, &vop->ino.folder, o, o->client);
 		grant(o, vop);
 		if (!durable_too(o, vop, o->seq))
 			op_queue(o);
@@ -450,6 +492,8 @@ static void on_repaired(void *ctx, int err)
 	}
 	if (err == 0)
 		err = readable(g, primary);
+	if (err == 0 && o->c)
+		err = delegation_gate(g, &rr->vop, o->c->hello.client);
 	if (err == 0) {
 		vfs_result_done(&o->res);
 		op_read(o, &rr->vop);
@@ -508,6 +552,8 @@ static void op_read(struct op *o, const struct vfs_op *vop)
 		op_refuse(o, -EIO);
 	} else if (vop->type == VFS_READ && o->res.err == -EIO && o->tries < repairs_of(vop)) {
 		read_repair(o, vop);
+	} else if (barred(o, vop, NULL)) {
+		op_refuse(o, repl_role(g->repl) == REPL_PRIMARY ? -EAGAIN : -ESTALE);
 	} else {
 		grant(o, vop);
 		op_wait_read(o, read_saw(o, vop));
@@ -595,7 +641,7 @@ int op_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, st
 	r = vfs_op_decode(body, h->body_len, payload, &vop);
 	if (r < 0 ||
 	    (!peer && (vop.type >= VFS_STEP_MAKE_FOLDER || vop.type == VFS_TRIM || vop.type == VFS_REAP ||
-		       (vop.id.number && vop.id.client != c->hello.client)))) {
+		       ((vop.id.number || vop.id.client) && vop.id.client != c->hello.client)))) {
 		*why = "an operation that is malformed, or not a client's";
 		return -EBADMSG;
 	}
@@ -605,6 +651,8 @@ int op_frame(struct conn *c, const struct proto_head *h, const uint8_t *body, st
 	}
 	changes = vfs_changes(vop.type);
 	r = may(g, h, &vop, changes);
+	if (r == 0)
+		r = delegation_gate(g, &vop, c->hello.client);
 	if (r < 0) {
 		refuse(c, h, g, r);
 		return 0;
@@ -625,6 +673,8 @@ void op_own(struct grp *g, const struct vfs_op *vop,
 	int r = may(g, &h, vop, changes);
 	struct op *o;
 
+	if (r == 0 && vop->type >= VFS_STEP_MAKE_FOLDER) /* of an intent of another group of this brick */
+		r = delegation_gate(g, vop, 0);
 	if (r < 0) {
 		done(ctx, r, NULL);
 		return;

@@ -154,6 +154,7 @@ int session_hello(struct conn *c, struct vol *v, const struct proto_hello *h)
 	}
 	snprintf(s->name, sizeof(s->name), "%s", h->name);
 	s->c = c;
+	s->dial = ++side->b->next_request;
 	s->leased = true;
 	s->ping_ms = clock_ms();
 	side->session = s;

@@ -344,9 +344,11 @@ static void vol_tick(struct vol *v, uint64_t now)
 			continue;
 		repl_tick(g->repl, now);
 		heals_tick(g, now);
-		if (v->b->ticks % 10 == 0) {
+		if (g->intents)
 			intents_tick(g, now);
+		if (v->b->ticks % 10 == 0) {
 			orphans_tick(g, now);
+			delegations_tick(g, now);
 		}
 		if (g->gated || g->reads)
 			grp_mark(g);

@@ -144,7 +144,7 @@ int proto_push_decode(const void *data, size_t len, struct proto_push *ret)
 	*ret = (struct proto_push){.type = wire_u8(&in)};
 	wire_ino(&in, &ret->ino);
 	wire_str(&in, ret->name, sizeof(ret->name));
-	if (ret->type < PUSH_INODE || ret->type > PUSH_RESET)
+	if (ret->type < PUSH_INODE || ret->type > PUSH_RECALL)
 		return -EBADMSG;
 	return wire_end(&in);
 }

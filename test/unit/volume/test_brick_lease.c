@@ -159,6 +159,44 @@ static void data_and_locks(void **state)
 	record_unref(l);
 }
 
+/* A folder is given to one: what the others keep of its files is taken back, of all of them and of nothing else. */
+static void one_alone(void **state)
+{
+	struct session *maker = session_make(0), *holder = session_make(1), *other = session_make(2);
+	struct vol_ino folder = ino_make(1, 0), else_ = ino_make(2, 7), ino;
+	struct op o = {.g = g};
+
+	(void)state;
+	assert_int_equal(lease_others(g, &folder.folder, maker->client), 0);
+	for (uint64_t i = 1; i <= 500; i++) {
+		ino = ino_make(1, i);
+		assert_true(lease_grant(v, 3, LEASE_INODE, &ino, maker->slot));
+		assert_true(i % 2 || lease_grant(v, 3, LEASE_INODE, &ino, holder->slot));
+	}
+	assert_true(lease_grant(v, 3, LEASE_INODE, &folder,
+				other->slot)); /* the folder itself: its change tells */
+	assert_true(lease_grant(v, 3, LEASE_INODE, &else_, other->slot));
+	assert_true(lease_grant(v, 4, LEASE_INODE, &ino, other->slot)); /* another group's */
+	assert_int_equal(lease_others(g, &folder.folder, maker->client), 250);
+	assert_int_equal(lease_others(g, &folder.folder, holder->client), 500);
+	lease_take_folder(g, &folder.folder, &o, maker->client);
+	assert_int_equal(pushes(holder), 250);
+	assert_int_equal(pushes(maker) + pushes(other), 0);
+	assert_int_equal(o.pushes, 250);
+	assert_int_equal(lease_others(g, &folder.folder, maker->client), 0);
+	assert_int_equal(lease_others(g, &folder.folder, holder->client), 500);
+	assert_int_equal(v->leases.n,
+			 500 + 1 + 2 + 3); /* files, folder's entry; folder; else_ and ino with theirs */
+	lease_take_folder(g, &folder.folder, NULL, maker->client);
+	assert_int_equal(pushes(holder), 250);
+	lease_take_folder(g, &folder.folder, NULL, 0);
+	assert_int_equal(pushes(maker), 500);
+	push_drop_op(v, &o);
+	for (uint32_t i = 0; i < 3; i++)
+		lease_end_session(v, i);
+	assert_int_equal(v->leases.n, 0);
+}
+
 static void last_name(void **state)
 {
 	struct vol_ino file = ino_make(1, 9);
@@ -176,11 +214,12 @@ static void last_name(void **state)
 /* What the table says, against bits in an array. */
 static void model(void **state)
 {
-	static uint64_t want[2][INOS];
+	static uint64_t want[2][INOS], of_folder[2][7];
 	uint32_t n = 0;
 
 	(void)state;
 	memset(want, 0, sizeof(want));
+	memset(of_folder, 0, sizeof(of_folder));
 	for (uint32_t i = 0; i < 8; i++)
 		session_make(i);
 	srandom(7);
@@ -192,10 +231,13 @@ static void model(void **state)
 		if (random() % 3) {
 			assert_true(lease_grant(v, group, LEASE_INODE, &ino, slot));
 			want[group][k] |= 1ull << slot;
+			of_folder[group][k % 7] |= k > 0 ? 1ull << slot : 0;
 		} else if (random() % 1000 == 0) {
 			lease_end_session(v, slot);
 			for (uint32_t i = 0; i < INOS; i++)
 				want[0][i] &= ~(1ull << slot), want[1][i] &= ~(1ull << slot);
+			for (uint32_t i = 0; i < 7; i++)
+				of_folder[0][i] &= ~(1ull << slot), of_folder[1][i] &= ~(1ull << slot);
 		} else {
 			struct record *r = record_new(group);
 			uint32_t before = 0, after = 0;
@@ -223,6 +265,8 @@ static void model(void **state)
 	}
 	for (uint32_t i = 0; i < INOS; i++)
 		n += (want[0][i] != 0) + (want[1][i] != 0);
+	for (uint32_t i = 0; i < 7; i++)
+		n += (of_folder[0][i] != 0) + (of_folder[1][i] != 0);
 	assert_int_equal(v->leases.n, n);
 	lease_end_group(v, 0);
 	for (n = 0, g->idx = 0; n < 8; n++)
@@ -237,7 +281,8 @@ static void full(void **state)
 	for (uint32_t i = 0; i < LEASES_MAX + 10; i++) {
 		struct vol_ino ino = ino_make(1, i);
 
-		assert_int_equal(lease_grant(v, 3, LEASE_INODE, &ino, 0), i < LEASES_MAX);
+		assert_int_equal(lease_grant(v, 3, LEASE_INODE, &ino, 0),
+				 i < LEASES_MAX - 1); /* and one entry for the folder */
 	}
 	assert_int_equal(v->leases.n, LEASES_MAX);
 	assert_false(lease_grant(v, 3, LEASE_INODE, &(struct vol_ino){.folder = vol_root},
@@ -248,5 +293,5 @@ static void full(void **state)
 
 #define LEASE_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-TEST_MAIN(LEASE_TEST(who_hears), LEASE_TEST(data_and_locks), LEASE_TEST(last_name), LEASE_TEST(model),
-	  LEASE_TEST(full))
+TEST_MAIN(LEASE_TEST(who_hears), LEASE_TEST(data_and_locks), LEASE_TEST(one_alone), LEASE_TEST(last_name),
+	  LEASE_TEST(model), LEASE_TEST(full))

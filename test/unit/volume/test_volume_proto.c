@@ -114,7 +114,7 @@ static void small(void **state)
 	assert_int_equal(proto_push_encode(&p, &c), 0);
 	CUTS(proto_push_decode, c, p2);
 	assert_memory_equal(&p, &p2, sizeof(p));
-	c.data[0] = PUSH_RESET + 1;
+	c.data[0] = PUSH_RECALL + 1;
 	assert_int_equal(proto_push_decode(c.data, c.len, &p2), -EBADMSG);
 	assert_int_equal(proto_early_encode(&e, &f), 0);
 	for (size_t n = 0; n < f.len; n++)
