@@ -47,6 +47,9 @@ uint64_t vclient_id(struct vclient *c);
 void vclient_options_get(struct vclient *c, const char *name, char *out,
 			 size_t size); /* volume option or "" */
 
+/* Do the leases of the group hold at this moment? Judged by the clock, so also right after this process stood still, before its own threads have noticed. */
+bool vclient_leases_hold(struct vclient *c, uint32_t group);
+
 struct vclient_slot *vclient_slot_new(struct vclient *c);
 struct vclient_slot *vclient_slot_free(struct vclient_slot *s);
 

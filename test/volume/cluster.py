@@ -145,7 +145,8 @@ class Brick(Process):
         self.listen = f"{address}:{BRICK_PORT}"
         self.run_dir = cluster.memory / "run" / name  # in memory: it tells a crash from a loss of power
         argv = cluster.network.prefix(name) + [KUAYU, "brick", "--data", data, "--node", name, "--domain", domain, "--listen", self.listen,
-                                               "--store", cluster.store, "--run-dir", self.run_dir, *cluster.brick_options]
+                                               "--store", cluster.store, "--run-dir", self.run_dir,
+                                               *[o.replace("{address}", address) for o in cluster.brick_options]]
         super().__init__(name, argv, cluster.dir / f"{name}.log", cluster.env)
 
     def make(self, size_mib):
@@ -489,11 +490,12 @@ class VolumeCluster:
 
 
 class ClusterTest(unittest.TestCase):
-    """Three bricks, three copies, for all tests of a class; mounts() makes what they need of it."""
+    """Three bricks, three copies (or `settings` of VolumeCluster), for all tests of a class; mounts() makes what they need of it."""
+    settings = {}
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = VolumeCluster()
+        cls.cluster = VolumeCluster(**cls.settings)
         try:
             cls.mounts()
         except BaseException:

@@ -343,6 +343,8 @@ int vclient_call(struct vclient_slot *s, struct vfs_op *op, struct vfs_result *r
 		return 0;
 	}
 	k.group = vfs_group(m, op);
+	if (op->payload && op->type == VFS_CREATE)
+		k.data = op->payload->data;
 	r = call_group(s, op, res, &k);
 	if (ret_leased)
 		*ret_leased = k.leased;

@@ -123,6 +123,22 @@ static void *worker(void *arg)
 
 /* ---- leases ---- */
 
+/* The brick of the group's primary, when sessions with it and all other in-sync members are alive; else -1. Under lock. */
+static int leases_of(struct vclient *c, const struct vol_map *m, uint32_t group, uint64_t now)
+{
+	struct group_state *g = &c->group[group];
+	int from = g->known && g->view.epoch > 0 ? repl_view_brick(m, group, &g->view, g->view.primary) : -1;
+
+	for (uint32_t k = 0; k < VOL_MEMBERS_MAX && from >= 0; k++) {
+		int brick = repl_view_brick(m, group, &g->view, k);
+
+		if (g->view.isr >> k & 1 && (brick < 0 || (uint32_t)brick >= c->sessions.n ||
+					     !session_alive(&c->sessions.session[brick], now)))
+			from = -1;
+	}
+	return from;
+}
+
 /* Which groups' leases hold now. Those that held and do not any more are reset. */
 static void judge(struct vclient *c)
 {
@@ -132,31 +148,33 @@ static void judge(struct vclient *c)
 	for (uint32_t i = 0; i < m->n_groups; i++) {
 		struct group_state *g = &c->group[i];
 		struct push_job *j = NULL;
-		bool hold;
 		int from;
 
 		pthread_mutex_lock(&c->lock);
-		hold = g->known && g->view.epoch > 0;
-		from = hold ? repl_view_brick(m, i, &g->view, g->view.primary) : -1;
-		hold = from >= 0;
-		for (uint32_t k = 0; k < VOL_MEMBERS_MAX && hold; k++) {
-			int brick = repl_view_brick(m, i, &g->view, k);
-
-			if (g->view.isr >> k & 1)
-				hold = brick >= 0 && (uint32_t)brick < c->sessions.n &&
-				       session_alive(&c->sessions.session[brick], now);
-		}
-		if (g->leases_hold && (!hold || g->leases_from != from)) {
+		from = leases_of(c, m, i, now);
+		if (g->leases_hold && from != g->leases_from) {
 			g->resets++;
 			j = xcalloc(1, sizeof(*j));
 			j->group = i;
 		}
-		g->leases_hold = hold;
+		g->leases_hold = from >= 0;
 		g->leases_from = from;
 		pthread_mutex_unlock(&c->lock);
 		if (j)
 			(void)enqueue(c, j);
 	}
+}
+
+bool vclient_leases_hold(struct vclient *c, uint32_t group)
+{
+	const struct vol_map *m = vclient_map(c);
+	const struct group_state *g = &c->group[group];
+	bool hold;
+
+	pthread_mutex_lock(&c->lock);
+	hold = g->leases_hold && leases_of(c, m, group, clock_ms()) == g->leases_from;
+	pthread_mutex_unlock(&c->lock);
+	return hold;
 }
 
 /* ---- connections ---- */

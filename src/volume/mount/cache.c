@@ -196,15 +196,12 @@ void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t l
 	pthread_mutex_unlock(&m->drop_lock);
 }
 
-/* ---- pushes ---- */
-
-static void forget_folder(struct mount *m, struct node *n)
+void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len)
 {
-	n->complete = false;
-	n->misses = 0; /* worth listing again */
-	n->changes++;
-	names_done(m, &n->names);
+	(void)drop_wait(m, n, drop_queue(m, n, NULL, off, len));
 }
+
+/* ---- pushes ---- */
 
 static void inode_changed(struct mount *m, struct node *n)
 {
@@ -214,7 +211,7 @@ static void inode_changed(struct mount *m, struct node *n)
 	pthread_mutex_lock(&n->lock);
 	n->leased = n->attr_known = n->no_xattrs = false;
 	if (folder)
-		forget_folder(m, n);
+		folder_unsure(m, n);
 	else if (atomic_load(&n->writing) > 0)
 		n->contended_until = clock_ms() + CONTENDED_MS;
 	pthread_mutex_unlock(&n->lock);
@@ -257,7 +254,7 @@ static void entry_changed(struct mount *m, struct node *n, const char *name)
 	n->attr_known = false;
 	if (all) {
 		n->leased = false;
-		forget_folder(m, n);
+		folder_unsure(m, n);
 	} else
 		folder_changed(m, n, name, true, true);
 	pthread_mutex_unlock(&n->lock);
@@ -275,6 +272,10 @@ void cache_invalidate(void *ctx, const struct proto_push *p)
 
 	if (p->type == PUSH_UNLOCKED) {
 		lock_wake(m);
+		return;
+	}
+	if (p->type == PUSH_RECALL) {
+		deleg_recall(m, &p->ino.folder);
 		return;
 	}
 	gate_pass(m);
@@ -297,6 +298,7 @@ void cache_reset(void *ctx, uint32_t group)
 	struct node *last_node = NULL;
 	bool any = false;
 
+	deleg_reset(m, group);
 	for (uint32_t i = 0; i < TICKS; i++) /* answers on their way are of before */
 		atomic_fetch_add(&m->tick[i], 1);
 	atomic_fetch_add(&m->pushes, 1);
@@ -313,7 +315,7 @@ void cache_reset(void *ctx, uint32_t group)
 		if (had) {
 			n->leased = n->attr_known = n->no_xattrs = false;
 			if (n->ino.num == 0)
-				forget_folder(m, n);
+				folder_unsure(m, n);
 		}
 		pthread_mutex_unlock(&n->lock);
 		if (had) {

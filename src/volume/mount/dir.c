@@ -35,7 +35,7 @@ struct handle {
 	struct names names;
 };
 
-static uint64_t changes_of(struct node *n)
+uint64_t changes_of(struct node *n)
 {
 	uint64_t c;
 
@@ -52,17 +52,18 @@ static int fetch(struct mount *m, struct node *folder, const char *cookie, uint3
 	struct vfs_op op = {.type = VFS_READDIR, .ino = folder->ino, .len = bytes};
 
 	op_name(&op, cookie);
-	return vclient_call(slot_of(m), &op, res, ret_leased);
+	return ask_brick(m, &op, res, ret_leased);
 }
 
-static int add_all(struct mount *m, struct names *s, const struct buf *data)
+static int add_all(struct mount *m, const struct node *folder, struct names *s, const struct buf *data)
 {
 	struct vfs_entry e;
 	size_t at = 0;
 	int r;
 
 	while ((r = vfs_entry_decode(data->data, data->len, &at, &e)) == 0)
-		if (names_add(m, s, name_hash(m, e.name, e.name_len)) < 0)
+		if (names_add(m, s, name_hash(m, e.name, e.name_len),
+			      vol_id_eq(&e.ino.folder, &folder->ino.folder) ? e.ino.num : 0) < 0)
 			return -ENOSPC;
 	return r == -ENOENT ? 0 : r;
 }
@@ -90,7 +91,7 @@ void folder_list(struct mount *m, struct node *folder)
 	bool leased;
 
 	if (fetch(m, folder, "", LIST_BYTES, &res, &leased) == 0 && leased && !(res.flags & VFS_MORE) &&
-	    add_all(m, &s, &res.data) == 0) {
+	    add_all(m, folder, &s, &res.data) == 0) {
 		gate_in(m);
 		if (tick_same(m, &t)) {
 			know(m, folder, &s, changes);
@@ -168,7 +169,7 @@ static int load(struct mount *m, struct node *folder, struct handle *h, const ch
 	vfs_result_done(&res);
 	gate_in(m);
 	h->pure = h->pure && leased && t.a == h->pure_tick && h->changes == h->pure_changes &&
-		  tick_same(m, &t) && add_all(m, &h->names, &h->data) == 0;
+		  tick_same(m, &t) && add_all(m, folder, &h->names, &h->data) == 0;
 	if (h->pure && !h->more) {
 		know(m, folder, &h->names, h->pure_changes);
 		h->pure = false;
@@ -380,7 +381,12 @@ void ll_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
+	struct node *n = node_of(m, ino);
+	int r, late;
 
 	(void)datasync, (void)fi;
-	fuse_reply_err(req, -node_sync(m, node_of(m, ino), (uint32_t)fuse_req_ctx(req)->pid));
+	deleg_careful(m, n);
+	r = node_sync(m, n, (uint32_t)fuse_req_ctx(req)->pid);
+	late = deleg_error(n);
+	fuse_reply_err(req, late ? -late : -r);
 }

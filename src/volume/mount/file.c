@@ -31,6 +31,11 @@ void file_opened(struct mount *m, struct node *n, struct fuse_file_info *fi)
 	if ((fi->flags & O_APPEND || contended) &&
 	    ((fi->flags & O_ACCMODE) == O_WRONLY || atomic_load(&m->direct_mmap)))
 		fi->direct_io = 1;
+	if (fi->flags & O_CREAT &&
+	    (fi->flags & O_ACCMODE) == O_WRONLY) { /* the kernel tells O_CREAT with CREATE only */
+		fi->direct_io = 1;
+		atomic_store(&n->direct, true);
+	}
 	behind_opened(m, n, fi);
 	atomic_fetch_add(&n->opens, 1);
 }
@@ -119,7 +124,8 @@ void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		(void)lock_release_flock(m, n, fi->lock_owner);
 	if (opened_to_write(fi))
 		fill_unbar(n);
-	atomic_fetch_sub(&n->opens, 1);
+	if (atomic_fetch_sub(&n->opens, 1) == 1)
+		atomic_store(&n->direct, false);
 	fuse_reply_err(req, 0);
 }
 
@@ -128,12 +134,14 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct node *n = node_of(m, ino);
-	int r, failed;
+	int r, failed, late;
 
 	behind_drain(m, n);
+	deleg_made(m, n);
 	failed = behind_error(m, n, fi);
+	late = deleg_error(n);
 	r = lock_flushed(m, n, fi->lock_owner);
-	fuse_reply_err(req, failed ? -failed : -r);
+	fuse_reply_err(req, failed ? -failed : late ? -late : -r);
 }
 
 /* True: its lookup brought the bytes, the request is answered. */
@@ -160,6 +168,7 @@ int64_t file_ask(struct mount *m, struct node *n, uint64_t off, uint8_t *to, uin
 			end = n->attr.size;
 		pthread_mutex_unlock(&n->lock);
 	}
+	deleg_wait_node(m, n);
 	return vclient_read(slot_of(m), &n->ino, end, off, to, len, ret_leased);
 }
 
@@ -320,6 +329,13 @@ static void changed(struct vclient_slot *s, struct node *n, int r, uint32_t tid)
 int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 		bool *ret_leased)
 {
+	deleg_wait_op(m, op);
+	return change_now(m, n, n2, op, res, ret_leased);
+}
+
+int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
+	       bool *ret_leased)
+{
 	struct vclient_slot *s = slot_of(m);
 	int r;
 
@@ -338,6 +354,7 @@ int node_sync(struct mount *m, struct node *n, uint32_t tid)
 	bool lost = false;
 	int r;
 
+	deleg_wait(m, &n->ino.folder);
 	pthread_mutex_lock(&n->lock);
 	written = n->written;
 	pthread_mutex_unlock(&n->lock);
@@ -407,6 +424,41 @@ static bool still_durable(const struct node *n)
 	       n->attr.version == n->durable;
 }
 
+/* Before the reply to a write that went past the page cache: the kernel has dropped its pages before it, but who else has the file open may have read them again
+ * meanwhile, as they were. */
+static void drop_read_meanwhile(struct mount *m, struct node *n, const struct fuse_file_info *fi,
+				const struct vfs_op *op, const struct vfs_result *res)
+{
+	uint64_t off = op->off;
+
+	if (!fi || fi->writepage || atomic_load(&n->opens) < 2 ||
+	    !(fi->flags & (O_APPEND | O_DIRECT) || atomic_load(&n->direct)))
+		return;
+	if (fi->flags & O_APPEND)
+		off = res->attr.size > op->len ? res->attr.size - op->len : 0;
+	cache_drop(m, n, off, op->len);
+}
+
+/* To the write that made the file: what it said is known already. */
+static void reply_born(fuse_req_t req, struct mount *m, struct node *n, const struct fuse_file_info *fi,
+		       const struct vfs_op *op, struct vfs_result *res, int r)
+{
+	bool keep;
+
+	if (r == 0)
+		drop_read_meanwhile(m, n, fi, op, res);
+	gate_in(m);
+	keep = cache_learn(m, n, NULL, false, NULL);
+	if (r < 0)
+		fuse_reply_err(req, r == -ENOENT || r == -EEXIST ? ESTALE : -r);
+	else
+		fuse_reply_write(req, (size_t)op->len);
+	gate_out(m);
+	if (!keep || r < 0)
+		cache_drop_behind(m, n, 0, op->len);
+	vfs_result_done(res);
+}
+
 void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
 	      struct fuse_file_info *fi)
 {
@@ -426,6 +478,10 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	op.payload = &p;
 	if (fi && fi->flags & O_APPEND && !fi->writepage)
 		op.flags |= VFS_APPEND;
+	if (deleg_write(m, n, &op, &res, &leased, &r)) {
+		reply_born(req, m, n, fi, &op, &res, r);
+		return;
+	}
 	r = behind_write(m, n, &op, fi, data);
 	if (r != -ENOTSUP) {
 		if (r < 0)
@@ -455,6 +511,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 		fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
 		keep = false;
 	} else {
+		drop_read_meanwhile(m, n, fi, &op, &res);
 		gate_in(m);
 		keep = tick_same(m, &t);
 		keep = cache_learn(m, n, &res.attr, keep && leased, NULL) && keep;
@@ -477,7 +534,11 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
 	(void)datasync;
 	behind_drain(m, n);
+	deleg_made(m, n);
+	deleg_careful(m, n);
 	r = behind_error(m, n, fi);
+	if (r == 0)
+		r = deleg_error(n);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -497,7 +558,7 @@ static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result
 	int r = 0;
 
 	if (map->stripe == 1)
-		return vclient_call(slot_of(m), op, res, ret_leased);
+		return ask_brick(m, op, res, ret_leased);
 	/* Slices elsewhere by stripe, then the owner for its own stripes and the size. */
 	if (op->set & (uint32_t)(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		for (uint64_t off = op->off; off < end && r == 0;) {
@@ -510,13 +571,13 @@ static int fallocate_parts(struct mount *m, struct vfs_op *op, struct vfs_result
 				x.off = off;
 				x.len = len;
 				x.flags |= VFS_FOREIGN;
-				r = vclient_call(slot_of(m), &x, res, NULL);
+				r = ask_brick(m, &x, res, NULL);
 				vfs_result_done(res);
 				*res = (struct vfs_result){0};
 			}
 			off += len;
 		}
-	return r < 0 ? r : vclient_call(slot_of(m), op, res, ret_leased);
+	return r < 0 ? r : ask_brick(m, op, res, ret_leased);
 }
 
 void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
@@ -568,7 +629,7 @@ void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 	op_init(&op, VFS_SEEK, req, node_of(m, ino));
 	op.off = (uint64_t)off;
 	op.set = (uint32_t)whence;
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

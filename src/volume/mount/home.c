@@ -9,7 +9,7 @@
 
 static int ask(struct mount *m, struct vfs_op *op, struct vfs_result *res)
 {
-	return vclient_call(slot_of(m), op, res, NULL);
+	return ask_brick(m, op, res, NULL);
 }
 
 /* Only whether it was done matters. */

@@ -46,7 +46,8 @@
 #define HEAD_MAX      (16u << 10)
 
 struct names { /* hashes (keyed) of the names in a folder; open addressing, 0 = free, 1 = removed */
-	uint64_t *slot;
+	uint64_t *slot,
+		*number; /* number: of the file born in this folder that the name leads to; 0 = not known */
 	uint32_t cap, n, used;
 };
 
@@ -63,6 +64,7 @@ struct node {
 	uint64_t lookups; /* the kernel's; under nodes.lock */
 	uint32_t pins;	  /* our own threads'; likewise */
 	_Atomic uint32_t opens, writing, naming;
+	_Atomic bool direct;	/* open since it was made, for writing only: past the page cache */
 	_Atomic bool retired;	/* moved.c */
 	_Atomic bool looked_up; /* and not read since; head.c */
 	_Atomic uint64_t named_ms;
@@ -93,6 +95,10 @@ struct node {
 	struct put_aside *aside;  /* they wait for fills to end */
 	_Atomic uint32_t filling; /* fills in flight (fill.c) */
 	struct behind_file *_Atomic behind; /* NULL until something was written behind */
+	struct errand *_Atomic errand; /* delegate.c: what is still to be told of it; set under delegs.lock */
+	_Atomic int late_err;	       /* an errand failed after it was answered; told once, then 0 */
+	uint8_t name_score; /* of a folder: own changes of names, each soon behind the one before */
+	uint64_t name_score_ms, deleg_not_before;
 };
 
 struct nodes {
@@ -105,7 +111,7 @@ struct nodes {
 struct mount_settings {
 	char *volume, *dir, *store, *store_ca, *store_cert, *store_key, *domain, *log;
 	int64_t timeout_ms, threads, readahead_kb, around_kb, behind_kb;
-	bool foreground, leases, read_only, allow_other, awake;
+	bool foreground, leases, read_only, allow_other, awake, delegations;
 	char *fuse_options; /* for the kernel: "ro,nosuid,..." */
 };
 
@@ -120,6 +126,8 @@ struct drop {
 };
 
 struct waiter;
+struct delegs;
+struct errand;
 struct behind;
 struct head;
 
@@ -153,6 +161,8 @@ struct mount {
 	bool waking;
 	_Atomic uint64_t requests; /* of the kernel, counted while awake is on */
 	struct behind *behind;	   /* NULL = every write goes through */
+	struct delegs *delegs;	   /* NULL = no folder is delegated */
+	_Atomic uint32_t n_delegs;
 	/* fill.c */
 	struct around *around; /* NULL = nothing is read around; under fill_lock */
 	pthread_mutex_t fill_lock;
@@ -180,12 +190,16 @@ uint64_t ino_number(const struct vol_ino *ino); /* st_ino */
 
 /* ---- names.c ---- */
 uint64_t name_hash(struct mount *m, const char *name, size_t len);
-int names_add(struct mount *m, struct names *s, uint64_t hash); /* -ENOSPC: too many */
+int names_add(struct mount *m, struct names *s, uint64_t hash,
+	      uint64_t number); /* also of one that is there, which gets the number; -ENOSPC: too many */
 void names_del(struct mount *m, struct names *s, uint64_t hash);
 bool names_has(const struct names *s, uint64_t hash);
+uint64_t names_number(const struct names *s, uint64_t hash); /* 0 = not there, or not known */
 void names_done(struct mount *m, struct names *s);
 /* Node locked: an own operation changed this name. done: it is there (made) or not (removed); unsure: nobody knows. */
 void folder_changed(struct mount *m, struct node *folder, const char *name, bool there, bool unsure);
+void folder_made(struct mount *m, struct node *folder, const char *name, uint64_t number);
+void folder_unsure(struct mount *m, struct node *folder); /* its names are not known any more; under lock */
 bool folder_lacks(struct mount *m, struct node *folder, const char *name); /* surely not there */
 
 /* ---- cache.c ---- */
@@ -204,6 +218,8 @@ void cache_stop(struct mount *m);
 void cache_inc_epoch(struct mount *m);
 /* Behind a reply that must not be kept: pages of the range go. */
 void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t len);
+/* Pages of the range go, and are gone when this returns, unless somebody holds them for BUSY_WAIT_MS. Not for who writes through the page cache. */
+void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len);
 /* Takes what an answer said of the node (newer versions only; NULL = nothing); keep: under a lease. *ret (may be NULL): what to tell the kernel.
  * True: it may keep it. Inside the gate, until the reply is given. */
 bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
@@ -214,7 +230,37 @@ void cache_unsure(struct node *n);			    /* attributes are not known any more */
 void gate_in(struct mount *m);
 void gate_out(struct mount *m);
 
+/* ---- delegate.c ---- */
+int deleg_start(struct mount *m);
+/* All is sent and given back, unless that takes longer; no more is asked for. */
+void deleg_flush(struct mount *m, uint64_t ms);
+void deleg_stop(struct mount *m); /* at most as long as operations may take */
+void deleg_done(struct mount *m); /* behind the last push */
+/* The errands of the folder, of one file, of what the operation is about, have been answered by a brick. */
+void deleg_wait(struct mount *m, const struct vol_id *folder);
+void deleg_wait_node(struct mount *m, struct node *n);
+void deleg_wait_op(struct mount *m, const struct vfs_op *op);
+int deleg_error(struct node *n); /* -errno of an errand of the file, or of the folder's names; once */
+/* True: answered here. op: as it would be asked of a brick, which it may be changed for. */
+bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op,
+		  struct fuse_file_info *fi);
+bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op);
+bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_op *op);
+/* A write to a file that is not made yet may make it with its bytes: true, and *ret is the outcome. */
+bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,
+		 int *ret);
+void deleg_made(struct mount *m, struct node *n); /* the file is on the bricks, or deleg_error says why not */
+void deleg_fresh(struct node *folder);		  /* under lock: made here, so it will be filled */
+void deleg_named(struct mount *m,
+		 struct node *folder); /* a name of it was changed by a question: worth asking for? */
+void deleg_careful(struct mount *m, const struct node *n);	 /* fsync or lock of a file or folder */
+void deleg_end_empty(struct mount *m);				 /* before a folder is removed */
+void deleg_recall(struct mount *m, const struct vol_id *folder); /* does not wait */
+void deleg_reset(struct mount *m, uint32_t group);
+
 /* ---- serve.c ---- */
+/* vclient_call on this thread's slot, behind the errands of the folders that op is about. */
+int ask_brick(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased);
 struct vclient_slot *slot_of(struct mount *m); /* of this thread */
 struct mount *mount_of(fuse_req_t req);
 /* Threads of programs that were told of something: a table by thread id; of two that meet the later one is known. */
@@ -262,6 +308,7 @@ void ll_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 void ll_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ll_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+uint64_t changes_of(struct node *n);			/* own changes of the folder's names so far */
 void folder_list(struct mount *m, struct node *folder); /* tries to know all its names */
 
 /* ---- meta.c ---- */
@@ -351,6 +398,9 @@ void node_changers_done(struct node *n);
  * a power loss of all copies may have taken the change. */
 int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 		bool *ret_leased);
+/* The same without waiting for errands. */
+int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
+	       bool *ret_leased);
 /* fsync of an inode, whose buffered writes are out, by thread tid: 0, -errno, or -EIO as node_synced says. */
 int node_sync(struct mount *m, struct node *n, uint32_t tid);
 /* READ of the thread's own: bytes that came, or -errno. */

@@ -95,7 +95,7 @@ static int ask(struct mount *m, struct node *n, uint64_t fh, const struct vfs_lo
 	if (!l->flock && l->type != F_UNLCK)
 		r = remember(n, fh, l->owner);
 	if (r == 0)
-		r = vclient_call(slot_of(m), &op, &res, &told);
+		r = ask_brick(m, &op, &res, &told);
 	vfs_result_done(&res);
 	if (r == 0 && !l->flock && l->type == F_UNLCK && l->start == 0 && l->end >= INT64_MAX)
 		held_free(take_held(n, fh, &l->owner));
@@ -113,7 +113,7 @@ static int release_owner(struct mount *m, struct node *n, uint64_t owner, bool f
 		struct vfs_result res = {0};
 		bool more;
 
-		r = vclient_call(slot_of(m), &op, &res, NULL);
+		r = ask_brick(m, &op, &res, NULL);
 		more = res.flags & VFS_MORE;
 		vfs_result_done(&res);
 		if (r < 0 || !more)
@@ -250,6 +250,7 @@ static void take(fuse_req_t req, fuse_ino_t ino, uint64_t fh, const struct vfs_l
 	int r;
 
 	behind_drain(m, n); /* who gets the lock next sees it */
+	deleg_careful(m, n);
 	r = ask(m, n, fh, l);
 	if (r != -EAGAIN || !wait) {
 		fuse_reply_err(req, r == -EAGAIN ? EAGAIN : -r);
@@ -297,7 +298,7 @@ void ll_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 
 	op_init(&op, VFS_GETLOCK, req, node_of(m, ino));
 	op.lock = from_flock(lock, fi);
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	if (r == 0) {
 		lock->l_type = res.lock.type;
 		if (lock->l_type != F_UNLCK) {

@@ -240,6 +240,8 @@ static int run(struct mount *m, struct start *start, struct err *e)
 		r = knock(m, e);
 	if (r == 0 && (r = behind_start(m)) < 0)
 		(void)err_errno(e, r, "write-behind");
+	if (r == 0 && (r = deleg_start(m)) < 0)
+		(void)err_errno(e, r, "delegations");
 	if (r == 0) {
 		waker_start(m);
 		r = serve(m, is_ready, start);
@@ -247,10 +249,12 @@ static int run(struct mount *m, struct start *start, struct err *e)
 			err_set(e, r, "cannot mount on %s (the reason is above)", m->s.dir);
 	}
 	behind_stop(m);
+	deleg_stop(m);
 	atomic_store(&m->stopping, true);
 	waker_stop(m);
 	lock_stop(m);
 	m->c = vclient_close(m->c); /* pushes end before the droppers do */
+	deleg_done(m);
 	cache_stop(m);
 	fill_stop(m);
 	head_stop(m);

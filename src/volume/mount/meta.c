@@ -24,7 +24,7 @@ int meta_refresh(struct mount *m, fuse_req_t req, struct node *n, struct vfs_att
 	if (*ret_keep)
 		return 0;
 	op_init(&op, VFS_GETATTR, req, n);
-	r = vclient_call(slot_of(m), &op, &res, &leased);
+	r = ask_brick(m, &op, &res, &leased);
 	if (r == 0) {
 		gate_in(m);
 		*ret_keep = cache_learn(m, n, &res.attr, leased && tick_same(m, &t), ret);
@@ -171,7 +171,7 @@ static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, i
 		return;
 	}
 	behind_drain(m, n);
-	if (answer_here(req, m, n, &op))
+	if (answer_here(req, m, n, &op) || deleg_setattr(req, m, n, &op))
 		return;
 	t = tick_of(m, &n->ino, NULL);
 	sent_us = clock_us();
@@ -229,7 +229,7 @@ void ll_readlink(fuse_req_t req, fuse_ino_t ino)
 	int r;
 
 	op_init(&op, VFS_READLINK, req, node_of(m, ino));
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (res.data.len == 0 || res.data.len > VFS_SYMLINK_MAX)
@@ -250,7 +250,7 @@ void ll_statfs(fuse_req_t req, fuse_ino_t ino)
 
 	(void)ino;
 	op_init(&op, VFS_STATFS, req, node_of(m, FUSE_ROOT_ID));
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	v.f_blocks = res.attr.size / VOL_BLOCK;
 	v.f_bfree = v.f_bavail = res.attr.blocks / VOL_BLOCK;
 	v.f_ffree = v.f_favail = res.attr.version;
@@ -295,7 +295,7 @@ static void look_for_any(struct mount *m, struct node *n)
 	struct vfs_result res = {0};
 	bool leased;
 
-	if (vclient_call(slot_of(m), &op, &res, &leased) == 0 && res.data.len == 0) {
+	if (ask_brick(m, &op, &res, &leased) == 0 && res.data.len == 0) {
 		gate_in(m);
 		pthread_mutex_lock(&n->lock);
 		n->no_xattrs = (leased || n->leased) && tick_same(m, &t);
@@ -319,7 +319,7 @@ void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	}
 	op_init(&op, VFS_GETXATTR, req, n);
 	op_name(&op, name);
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	if (r == -ENODATA)
 		look_for_any(m, n); /* before the answer: req and n may be gone after it */
 	reply_data(req, r, &res.data, size);
@@ -339,7 +339,7 @@ void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		return;
 	}
 	op_init(&op, VFS_LISTXATTR, req, n);
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	reply_data(req, r, &res.data, size);
 	vfs_result_done(&res);
 }

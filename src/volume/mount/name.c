@@ -14,13 +14,6 @@ static void entry_param(struct mount *m, struct node *n, const struct vfs_attr *
 	to_stat(m, a, &e->attr);
 }
 
-static void keep_folder(struct node *folder)
-{
-	pthread_mutex_lock(&folder->lock);
-	cache_keep(folder);
-	pthread_mutex_unlock(&folder->lock);
-}
-
 static bool folder_leased(struct mount *m, struct node *folder)
 {
 	bool leased;
@@ -44,7 +37,7 @@ static void reply_absent(fuse_req_t req, struct mount *m, struct node *folder, b
 /* What is needed to answer with an entry: its inode's attributes, asked for where they live when they did not come along. */
 struct found {
 	struct tick tick; /* of the folder */
-	uint64_t pushes;
+	uint64_t pushes, changes;
 	bool leased, attr_leased;
 	struct vfs_attr attr;
 	const uint8_t *data; /* all bytes of the file, of attr.version; NULL = they did not come along */
@@ -64,16 +57,29 @@ static int complete_attr(struct mount *m, struct node *folder, struct found *f, 
 		f->leased && vol_owner(map, &res->attr.ino.folder) == vol_owner(map, &folder->ino.folder);
 	if (!(res->flags & VFS_NO_ATTR))
 		return 0;
-	r = vclient_call(slot_of(m), &op, &more, &f->attr_leased);
+	r = ask_brick(m, &op, &more, &f->attr_leased);
 	if (r == 0)
 		f->attr = more.attr;
 	vfs_result_done(&more);
 	return r;
 }
 
+/* The folder is under a lease, and the name leads to what was found, unless it was changed from here meanwhile. */
+static void keep_folder(struct mount *m, struct node *folder, const char *name, const struct found *f)
+{
+	uint64_t hash = name_hash(m, name, strlen(name));
+
+	pthread_mutex_lock(&folder->lock);
+	cache_keep(folder);
+	if (folder->complete && folder->changes == f->changes && names_has(&folder->names, hash) &&
+	    vol_id_eq(&f->attr.ino.folder, &folder->ino.folder))
+		(void)names_add(m, &folder->names, hash, f->attr.ino.num);
+	pthread_mutex_unlock(&folder->lock);
+}
+
 /* Replies with an entry; fi: with an open file. */
-static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, struct found *f,
-			struct fuse_file_info *fi)
+static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
+			struct found *f, struct fuse_file_info *fi)
 {
 	struct node *n = moved_lookup(m, req, folder, &f->attr.ino);
 	struct fuse_entry_param e;
@@ -100,7 +106,7 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, st
 		(void)fill_bar(m, n, NULL);
 	gate_in(m);
 	if (f->leased && tick_same(m, &f->tick))
-		keep_folder(folder);
+		keep_folder(m, folder, name, f);
 	keep = cache_learn(m, n, &f->attr, f->attr_leased && atomic_load(&m->pushes) == f->pushes, &now);
 	if (keep && f->data && now.version == f->attr.version)
 		head_put(m, n, now.version, f->data, f->len);
@@ -154,7 +160,9 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = mount_of(req);
 	struct node *folder = node_of(m, parent);
-	struct found f = {.tick = tick_of(m, &folder->ino, NULL), .pushes = atomic_load(&m->pushes)};
+	struct found f = {.tick = tick_of(m, &folder->ino, NULL),
+			  .pushes = atomic_load(&m->pushes),
+			  .changes = changes_of(folder)};
 	struct vfs_result res = {0};
 	struct vfs_op op;
 	uint8_t *data;
@@ -167,19 +175,21 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (worth_listing(folder)) {
 		folder_list(m, folder);
 		f.tick = tick_of(m, &folder->ino, NULL);
+		f.changes = changes_of(folder);
 	}
 	if (lacks(req, m, folder, name))
 		return;
 	op_init(&op, VFS_LOOKUP, req, folder);
 	op_name(&op, name);
 	data = head_room(m);
+	deleg_wait_op(m, &op);
 	r = data ? vclient_lookup(slot_of(m), &op, &res, &f.leased, data, HEAD_MAX, &f.len)
-		 : vclient_call(slot_of(m), &op, &res, &f.leased);
+		 : ask_brick(m, &op, &res, &f.leased);
 	f.data = f.len > 0 ? data : NULL;
 	if (r == 0)
 		r = complete_attr(m, folder, &f, &res);
 	if (r == 0)
-		reply_found(req, m, folder, &f, NULL);
+		reply_found(req, m, folder, name, &f, NULL);
 	else if (r == -ENOENT) {
 		bool keep;
 
@@ -234,9 +244,12 @@ static int change_name(struct mount *m, struct node *folder, struct vfs_op *op, 
 		folder_changed(m, folder, name, r != -ENOENT, r == -EIO);
 	if (r == 0 || r == -EIO)
 		folder->attr_known = false;
+	f->changes = folder->changes;
 	pthread_mutex_unlock(&folder->lock);
 	if (r == 0 || r == -EIO)
 		moved_changed(m, folder);
+	if (r == 0 && (op->type == VFS_CREATE || op->type == VFS_UNLINK))
+		deleg_named(m, folder);
 	if (r == 0 && res->parent.mode) {
 		gate_in(m);
 		(void)cache_learn(m, folder, &res->parent, f->leased && tick_same(m, &f->tick), NULL);
@@ -264,13 +277,14 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, struct vfs
 		if (n) {
 			pthread_mutex_lock(&n->lock);
 			n->fresh = true;
+			deleg_fresh(n);
 			pthread_mutex_unlock(&n->lock);
 		}
-		reply_found(req, m, folder, &f, NULL);
+		reply_found(req, m, folder, name, &f, NULL);
 		if (n)
 			node_forget(m, n, 1);
 	} else if (r == 0)
-		reply_found(req, m, folder, &f, NULL);
+		reply_found(req, m, folder, name, &f, NULL);
 	else
 		fuse_reply_err(req, -r);
 	naming_end(folder);
@@ -361,6 +375,8 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	op_owner(&op, req, mode);
 	op.flags = VFS_EXCL;
 	op_name(&op, name);
+	if (deleg_create(req, m, folder, name, &op, fi))
+		return;
 	naming_begin(folder);
 	r = change_name(m, folder, &op, name, true, &res, &f);
 	if (r == -EEXIST)
@@ -375,7 +391,7 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (r == 0)
 		r = complete_attr(m, folder, &f, &res);
 	if (r == 0)
-		reply_found(req, m, folder, &f, fi);
+		reply_found(req, m, folder, name, &f, fi);
 	else
 		fuse_reply_err(req, -r);
 	if (n)
@@ -395,6 +411,13 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, enu
 	struct found f;
 	int r;
 
+	op_init(&op, type, req, folder);
+	op_name(&op, name);
+	if (type == VFS_UNLINK && deleg_unlink(req, m, folder, name, &op))
+		return;
+	if (type == VFS_RMDIR)
+		deleg_end_empty(m);
+	op = (struct vfs_op){0};
 	op_init(&op, type, req, folder);
 	op_name(&op, name);
 	naming_begin(folder);

@@ -33,11 +33,12 @@ static int names_room(struct names *s)
 	if (s->used + 1 <= s->cap / 4 * 3)
 		return 0;
 	s->cap = s->n * 2 < s->cap ? s->cap : MAX(64u, s->cap * 2);
-	s->slot = calloc(s->cap, sizeof(*s->slot));
+	s->slot = calloc(s->cap, 2 * sizeof(*s->slot));
 	if (!s->slot) {
 		*s = old;
 		return -ENOMEM;
 	}
+	s->number = s->slot + s->cap;
 	mask = s->cap - 1;
 	for (uint32_t i = 0; i < old.cap; i++)
 		if (old.slot[i] > GONE) {
@@ -46,28 +47,45 @@ static int names_room(struct names *s)
 			while (s->slot[k])
 				k = (k + 1) & mask;
 			s->slot[k] = old.slot[i];
+			s->number[k] = old.number[i];
 		}
 	s->used = s->n;
 	free(old.slot);
 	return 0;
 }
 
-bool names_has(const struct names *s, uint64_t hash)
+/* Its place, or -1. */
+static int64_t place(const struct names *s, uint64_t hash)
 {
 	if (s->cap == 0)
-		return false;
+		return -1;
 	for (uint32_t k = (uint32_t)hash & (s->cap - 1); s->slot[k]; k = (k + 1) & (s->cap - 1))
 		if (s->slot[k] == hash)
-			return true;
-	return false;
+			return k;
+	return -1;
 }
 
-int names_add(struct mount *m, struct names *s, uint64_t hash)
+bool names_has(const struct names *s, uint64_t hash)
 {
+	return place(s, hash) >= 0;
+}
+
+uint64_t names_number(const struct names *s, uint64_t hash)
+{
+	int64_t k = place(s, hash);
+
+	return k >= 0 ? s->number[k] : 0;
+}
+
+int names_add(struct mount *m, struct names *s, uint64_t hash, uint64_t number)
+{
+	int64_t there = place(s, hash);
 	uint32_t k;
 
-	if (names_has(s, hash))
+	if (there >= 0) {
+		s->number[there] = number;
 		return 0;
+	}
 	if (s->n >= NAMES_MAX || atomic_load(&m->names_all) >= NAMES_ALL_MAX)
 		return -ENOSPC;
 	if (names_room(s) < 0)
@@ -75,6 +93,7 @@ int names_add(struct mount *m, struct names *s, uint64_t hash)
 	for (k = (uint32_t)hash & (s->cap - 1); s->slot[k]; k = (k + 1) & (s->cap - 1))
 		;
 	s->slot[k] = hash;
+	s->number[k] = number;
 	s->n++;
 	s->used++;
 	atomic_fetch_add(&m->names_all, 1);
@@ -83,15 +102,13 @@ int names_add(struct mount *m, struct names *s, uint64_t hash)
 
 void names_del(struct mount *m, struct names *s, uint64_t hash)
 {
-	if (s->cap == 0)
+	int64_t k = place(s, hash);
+
+	if (k < 0)
 		return;
-	for (uint32_t k = (uint32_t)hash & (s->cap - 1); s->slot[k]; k = (k + 1) & (s->cap - 1))
-		if (s->slot[k] == hash) {
-			s->slot[k] = GONE;
-			s->n--;
-			atomic_fetch_sub(&m->names_all, 1);
-			return;
-		}
+	s->slot[k] = GONE;
+	s->n--;
+	atomic_fetch_sub(&m->names_all, 1);
 }
 
 void names_done(struct mount *m, struct names *s)
@@ -101,20 +118,32 @@ void names_done(struct mount *m, struct names *s)
 	*s = (struct names){0};
 }
 
+void folder_unsure(struct mount *m, struct node *folder)
+{
+	folder->complete = false;
+	folder->misses = 0; /* worth listing again */
+	folder->changes++;
+	names_done(m, &folder->names);
+}
+
+void folder_made(struct mount *m, struct node *folder, const char *name, uint64_t number)
+{
+	folder->changes++;
+	if (folder->complete && names_add(m, &folder->names, name_hash(m, name, strlen(name)), number) < 0) {
+		folder->complete = false;
+		names_done(m, &folder->names);
+	}
+}
+
 void folder_changed(struct mount *m, struct node *folder, const char *name, bool there, bool unsure)
 {
-	uint64_t h = name_hash(m, name, strlen(name));
-
-	folder->changes++;
-	if (!folder->complete)
-		return;
 	if (there || unsure) {
-		if (names_add(m, &folder->names, h) < 0) {
-			folder->complete = false;
-			names_done(m, &folder->names);
-		}
-	} else
-		names_del(m, &folder->names, h);
+		folder_made(m, folder, name, 0);
+		return;
+	}
+	folder->changes++;
+	if (folder->complete)
+		names_del(m, &folder->names, name_hash(m, name, strlen(name)));
 }
 
 bool folder_lacks(struct mount *m, struct node *folder, const char *name)

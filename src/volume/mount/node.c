@@ -153,6 +153,7 @@ static void drop_node(struct mount *m, struct node *n)
 	behind_file_free(n);
 	pthread_mutex_lock(&n->lock);
 	atomic_store(&n->retired, false);
+	atomic_store(&n->direct, false);
 	atomic_store(&n->looked_up, false);
 	n->place = n->placed_from = n->placed_ms = 0;
 	atomic_store(&n->named_ms, 0);
@@ -169,6 +170,10 @@ static void drop_node(struct mount *m, struct node *n)
 	n->dirty = false;
 	n->forks = n->written = n->durable = 0;
 	n->since_sync = n->sync_every = n->steady = 0;
+	ensure(!atomic_load(&n->errand));
+	atomic_store(&n->late_err, 0);
+	n->name_score = 0;
+	n->name_score_ms = n->deleg_not_before = 0;
 	n->ino = (struct vol_ino){0};
 	pthread_mutex_unlock(&n->lock);
 	n->next = t->free;

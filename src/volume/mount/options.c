@@ -32,6 +32,10 @@ static const struct setting settings[] = {
 	 "machines, at the price of power; --no-awake: they do"},
 	{"leases", SETTING_BOOL, S(leases), "true", 0, 0, NULL,
 	 "keep names, attributes and data in the kernel under leases"},
+	{"delegations", SETTING_BOOL, S(delegations), "true", 0, 0, NULL,
+	 "folders in which many names are made or removed are this mount's alone for a while, names and "
+	 "times are told to bricks behind the "
+	 "answer; --no-delegations: each waits"},
 	{"allow-other", SETTING_BOOL, S(allow_other), NULL, 0, 0, NULL,
 	 "other users may use it; default when root mounts"},
 	{"read-only", SETTING_BOOL, S(read_only), "false", 0, 0, NULL, "no changes through this mount"},

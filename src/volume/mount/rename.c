@@ -22,7 +22,7 @@ static int volume_lock(struct mount *m, short type)
 	for (int i = 0; i < LOCK_TRIES && r == -EAGAIN; i++) {
 		struct vfs_result res = {0};
 
-		r = vclient_call(slot_of(m), &op, &res, NULL);
+		r = ask_brick(m, &op, &res, NULL);
 		vfs_result_done(&res);
 		if (r == -EAGAIN)
 			usleep(LOCK_WAIT_MS * 1000);
@@ -38,7 +38,7 @@ static int look(struct mount *m, fuse_req_t req, struct node *folder, const char
 
 	op_init(&op, VFS_LOOKUP, req, folder);
 	op_name(&op, name);
-	r = vclient_call(slot_of(m), &op, &res, NULL);
+	r = ask_brick(m, &op, &res, NULL);
 	*ret = res.attr.ino;
 	vfs_result_done(&res);
 	return r;
@@ -56,7 +56,7 @@ static int not_above(struct mount *m, const struct vol_id *moved, struct vol_id 
 			return -EINVAL;
 		if (vol_id_eq(&folder, &vol_root))
 			return 0;
-		r = vclient_call(slot_of(m), &op, &res, NULL);
+		r = ask_brick(m, &op, &res, NULL);
 		folder = res.attr.up;
 		vfs_result_done(&res);
 		if (r < 0)
@@ -143,6 +143,7 @@ void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	op.flags =
 		(flags & RENAME_NOREPLACE ? VFS_NOREPLACE : 0) | (flags & RENAME_EXCHANGE ? VFS_EXCHANGE : 0);
 	behind_drain_all(m); /* a new name is not seen before what was written to the file */
+	deleg_end_empty(m);  /* one of them may be replaced */
 	naming_begin(from);
 	naming_begin(to);
 	if (from != to) {

@@ -26,6 +26,7 @@
 #define DIRECT_IO_ALLOW_MMAP (1u << 4) /* of flags2 */
 #define BACKGROUND	     64
 #define END_WAIT_MS	     3000
+#define FLUSH_MS	     500
 #define GIVE_UP_MS	     700 /* of it: then operations that wait are failed, which takes up to 2 s */
 
 struct in_head { /* fuse_in_header and fuse_init_in */
@@ -67,6 +68,12 @@ struct vclient_slot *slot_of(struct mount *m)
 		own_slot = vclient_slot_new(m->c);
 	ensure(own_slot);
 	return own_slot;
+}
+
+int ask_brick(struct mount *m, struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
+{
+	deleg_wait_op(m, op);
+	return vclient_call(slot_of(m), op, res, ret_leased);
 }
 
 bool told_again(struct told *t, fuse_req_t req, uint64_t ms, bool still)
@@ -329,6 +336,7 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 		if (left > 0 && clock_ms() >= give_up) {
 			give_up = UINT64_MAX;
 			(void)behind_flush(m);
+			deleg_flush(m, FLUSH_MS);
 			vclient_give_up(m->c);
 			until = clock_ms() + END_WAIT_MS - GIVE_UP_MS;
 		}
@@ -342,6 +350,7 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 	}
 	if (left > 0) {
 		(void)behind_flush(m);
+		deleg_flush(m, FLUSH_MS);
 		log_warn("%s: %d operations in flight are given up", m->s.dir, left);
 		_exit(1);
 	}

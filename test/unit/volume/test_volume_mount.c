@@ -182,8 +182,8 @@ static void names_are_a_set(void **s)
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 5000; i++) {
 			snprintf(name, sizeof(name), "file-%d", i);
-			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name))), 0);
-			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name))), 0);
+			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name)), 0), 0);
+			assert_int_equal(names_add(m, &set, name_hash(m, name, strlen(name)), 0), 0);
 		}
 		assert_int_equal(set.n, 5000);
 		assert_true(set.cap <= 32768); /* places of removed names are used again */
@@ -202,6 +202,28 @@ static void names_are_a_set(void **s)
 	done(m);
 }
 
+static void names_know_the_numbers_of_files(void **s)
+{
+	struct mount *m = fresh();
+	struct names set = {0};
+
+	(void)s;
+	for (uint64_t i = 0; i < 1000; i++) /* over several growths */
+		assert_int_equal(names_add(m, &set, i * 0x9e3779b97f4a7c15u | 2, i + 1), 0);
+	for (uint64_t i = 0; i < 1000; i++)
+		assert_int_equal(names_number(&set, i * 0x9e3779b97f4a7c15u | 2), i + 1);
+	assert_int_equal(names_number(&set, 12345), 0);
+	assert_int_equal(names_add(m, &set, 2, 0), 0); /* leads elsewhere now */
+	assert_int_equal(names_number(&set, 2), 0);
+	assert_int_equal(set.n, 1000);
+	names_del(m, &set, 2);
+	assert_int_equal(names_number(&set, 2), 0);
+	assert_int_equal(names_add(m, &set, 2, 77), 0);
+	assert_int_equal(names_number(&set, 2), 77);
+	names_done(m, &set);
+	done(m);
+}
+
 static void too_many_names_are_refused(void **s)
 {
 	struct mount *m = fresh();
@@ -210,7 +232,7 @@ static void too_many_names_are_refused(void **s)
 
 	(void)s;
 	for (uint64_t i = 0; i <= NAMES_MAX && r == 0; i++)
-		r = names_add(m, &set, i * 0x9e3779b97f4a7c15u | 2);
+		r = names_add(m, &set, i * 0x9e3779b97f4a7c15u | 2, 0);
 	assert_int_equal(r, -ENOSPC);
 	assert_true(set.n <= NAMES_MAX);
 	names_done(m, &set);
@@ -380,7 +402,8 @@ TEST_MAIN(cmocka_unit_test(ids_come_back_with_a_new_generation),
 	  cmocka_unit_test(a_place_forgets_what_was_not_synced),
 	  cmocka_unit_test(each_that_changed_it_is_told_of_a_loss),
 	  cmocka_unit_test(many_inodes_are_all_found), cmocka_unit_test(inode_numbers_are_of_the_inode_only),
-	  cmocka_unit_test(names_are_a_set), cmocka_unit_test(too_many_names_are_refused),
+	  cmocka_unit_test(names_are_a_set), cmocka_unit_test(names_know_the_numbers_of_files),
+	  cmocka_unit_test(too_many_names_are_refused),
 	  cmocka_unit_test(a_folder_known_completely_answers_by_itself),
 	  cmocka_unit_test(an_overtaken_answer_is_not_believed),
 	  cmocka_unit_test(bytes_of_a_lookup_are_of_their_version_only),
