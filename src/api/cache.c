@@ -328,24 +328,13 @@ static int load(struct cache *c, int64_t *ret_rev, struct err *e)
 	return 0;
 }
 
-static void after(struct timespec *ts, uint64_t ms)
-{
-	clock_gettime(CLOCK_MONOTONIC, ts);
-	ts->tv_sec += (time_t)(ms / 1000);
-	ts->tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts->tv_nsec >= 1000000000) {
-		ts->tv_sec++;
-		ts->tv_nsec -= 1000000000;
-	}
-}
-
 /* Sleeps a second; false when the watch has ended, or is dumb although the store answers reads. */
 static bool following(struct cache *c)
 {
 	struct timespec until;
 	bool on;
 
-	after(&until, 1000);
+	until = clock_after(1000);
 	pthread_mutex_lock(&c->lock);
 	while (!c->ended && !c->stopping && pthread_cond_timedwait(&c->moved, &c->lock, &until) == 0)
 		;
@@ -458,7 +447,7 @@ static int wait_for(struct cache *c, int64_t rev, uint64_t timeout_ms)
 	struct timespec until;
 	int r = 0;
 
-	after(&until, timeout_ms);
+	until = clock_after(timeout_ms);
 	pthread_mutex_lock(&c->lock);
 	while ((!c->ready || c->rev < rev) && !c->stopping && r == 0)
 		r = pthread_cond_timedwait(&c->moved, &c->lock, &until);

@@ -30,16 +30,9 @@ struct keeper {
 /* false when it is time to stop */
 static bool pause_ms(struct keeper *k, uint64_t ms)
 {
-	struct timespec until;
+	struct timespec until = clock_after(ms);
 	bool stopping;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += (time_t)(ms / 1000);
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&k->lock);
 	if (!k->stopping)
 		pthread_cond_timedwait(&k->wake, &k->lock, &until);

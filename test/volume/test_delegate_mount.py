@@ -24,8 +24,8 @@ def put(path, data):
         os.close(fd)
 
 
-class Delegated(ClusterTest):
-    settings = {"brick_options": ["--metrics", "{address}:9110"]}
+class TwoMounts(ClusterTest):
+    """A folder a test, da and db, as two mounts have it."""
 
     @classmethod
     def mounts(cls):
@@ -36,6 +36,10 @@ class Delegated(ClusterTest):
         (self.a / self.name).mkdir()
         self.da, self.db = self.a / self.name, self.b / self.name
 
+
+class Delegated(TwoMounts):
+    settings = {"brick_options": ["--metrics", "{address}:9110"]}
+
     def counted(self, what):
         """Sum of a brick metric over all bricks."""
         total = 0
@@ -44,7 +48,7 @@ class Delegated(ClusterTest):
             total += sum(float(v) for v in re.findall(rf"^kuayu_volume_{what}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.M))
         return total
 
-    def delegated(self, folder, mount=None):
+    def delegated(self, folder):
         """Makes and removes names until they are answered here. Nothing is asserted: others may want the folder, too."""
         for i in range(6):
             put(folder / f".warm{i}", b"")
@@ -254,20 +258,7 @@ class Delegated(ClusterTest):
         self.assertEqual(sorted(os.listdir(self.db)), sorted(f"f{i}" for i in range(1, FILES, 2)))
 
 
-class Faults(ClusterTest):
-    @classmethod
-    def mounts(cls):
-        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
-
-    def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1]
-        (self.a / self.name).mkdir()
-        self.da, self.db = self.a / self.name, self.b / self.name
-
-    def primary(self, folder):
-        text = self.cluster.volume("where", folder)
-        return re.search(r"primary (\w+)", text).group(1)
-
+class Faults(TwoMounts):
     def test_the_primary_is_killed(self):
         """What was answered is there, nothing twice, whoever is primary."""
         done, removed, stop = [], set(), threading.Event()
@@ -340,9 +331,8 @@ class Faults(ClusterTest):
         self.cluster.umount(victim)
 
 
-class Full(Faults):
+class Full(TwoMounts):
     settings = {"bricks": "image", "image_mib": 384}
-    test_the_primary_is_killed = test_the_mount_is_killed = test_a_mount_that_stood_still_makes_no_name_again = None
 
     def test_a_full_volume_is_told(self):
         def full():

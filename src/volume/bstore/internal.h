@@ -246,8 +246,8 @@ struct bstore {
 	struct bstore_options o;
 	char *dir;
 	int dir_fd, lock_fd;
-	uint8_t instance[16];
-	uint64_t opened_before, opened; /* of the folder, random, from brick.json */
+	uint8_t instance[16];		/* of the folder, random, from brick.json */
+	uint64_t opened_before, opened; /* how often, as brick.json says; now */
 	struct bgroup *group;
 
 	struct kv kv;

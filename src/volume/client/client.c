@@ -109,15 +109,8 @@ bool client_view(struct vclient *c, uint32_t group, struct repl_view *ret)
 
 static void wait_locked(struct vclient *c, uint64_t ms)
 {
-	struct timespec t;
+	struct timespec t = clock_after(ms);
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += (time_t)(ms / 1000);
-	t.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000;
-	}
 	(void)pthread_cond_timedwait(&c->changed, &c->lock, &t);
 }
 

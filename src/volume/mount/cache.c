@@ -170,12 +170,7 @@ static bool drop_wait(struct mount *m, struct node *n, struct drop *d)
 
 		if (waited >= BUSY_WAIT_MS && (d->entry || atomic_load(&n->writing) > 0))
 			break;
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		t.tv_nsec += 5000000;
-		if (t.tv_nsec >= 1000000000) {
-			t.tv_sec++;
-			t.tv_nsec -= 1000000000;
-		}
+		t = clock_after(5);
 		(void)pthread_cond_clockwait(&m->drop_changed, &m->drop_lock, CLOCK_MONOTONIC, &t);
 		waited = clock_ms() - start;
 	}

@@ -293,7 +293,7 @@ static bool may_make(struct mount *m, const struct node *folder, uint64_t hash)
 }
 
 /* The file, known to this mount only. NULL: as any other. */
-static struct node *make_here(struct mount *m, struct deleg *d, const char *name, struct vfs_op *op)
+static struct node *make_here(struct mount *m, struct deleg *d, const char *name, struct vfs_op op)
 {
 	struct node *folder = d->folder, *n;
 	uint64_t hash = name_hash(m, name, strlen(name));
@@ -309,37 +309,34 @@ static struct node *make_here(struct mount *m, struct deleg *d, const char *name
 	n = node_lookup(m, &ino);
 	if (!n)
 		return NULL;
-	op->flags |= VFS_NUMBERED;
-	op->target.num = ino.num;
-	op->attr.ctime_ns = wall_ns();
-	e = errand_new(m, d, n, op, name);
+	op.flags |= VFS_NUMBERED;
+	op.target.num = ino.num;
+	op.attr.ctime_ns = wall_ns();
+	e = errand_new(m, d, n, &op, name);
 	if (!e) {
-		op->flags &= ~VFS_NUMBERED;
-		op->target.num = 0;
-		op->attr.ctime_ns = 0;
 		node_forget(m, n, 1);
 		return NULL;
 	}
 	d->next++;
 	pthread_mutex_lock(&n->lock);
 	n->attr = (struct vfs_attr){.ino = ino,
-				    .mode = S_IFREG | (op->attr.mode & 07777),
+				    .mode = S_IFREG | (op.attr.mode & 07777),
 				    .nlink = 1,
-				    .uid = op->attr.uid,
-				    .gid = op->attr.gid};
-	n->attr.atime_ns = n->attr.mtime_ns = n->attr.ctime_ns = op->attr.ctime_ns;
+				    .uid = op.attr.uid,
+				    .gid = op.attr.gid};
+	n->attr.atime_ns = n->attr.mtime_ns = n->attr.ctime_ns = op.attr.ctime_ns;
 	n->attr_known = n->leased = n->no_xattrs = true;
 	pthread_mutex_unlock(&n->lock);
 	pthread_mutex_lock(&folder->lock);
 	folder_made(m, folder, name, ino.num);
-	touched(folder, op->attr.ctime_ns);
+	touched(folder, op.attr.ctime_ns);
 	pthread_mutex_unlock(&folder->lock);
 	errand_put(m, e, clock_ms() + BORN_MS);
 	return n;
 }
 
-bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op,
-		  struct fuse_file_info *fi)
+bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
+		  const struct vfs_op *op, struct fuse_file_info *fi)
 {
 	struct delegs *t = m->delegs;
 	struct fuse_entry_param e = {.entry_timeout = KEEP_S, .attr_timeout = KEEP_S};
@@ -353,7 +350,7 @@ bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const ch
 	pthread_mutex_lock(&t->lock);
 	d = usable(m, &folder->ino.folder);
 	if (d && d->folder == folder)
-		n = make_here(m, d, name, op);
+		n = make_here(m, d, name, *op);
 	pthread_mutex_unlock(&t->lock);
 	if (n) {
 		pthread_mutex_lock(&n->lock);
@@ -381,7 +378,7 @@ static bool may_unlink(const struct node *n)
 	       atomic_load(&n->opens) == 0 && !atomic_load(&n->errand) && !atomic_load(&n->retired);
 }
 
-static bool unlink_here(struct mount *m, struct deleg *d, const char *name, struct vfs_op *op)
+static bool unlink_here(struct mount *m, struct deleg *d, const char *name, struct vfs_op op)
 {
 	struct node *folder = d->folder, *n;
 	uint64_t hash = name_hash(m, name, strlen(name)), num = 0;
@@ -393,25 +390,25 @@ static bool unlink_here(struct mount *m, struct deleg *d, const char *name, stru
 	    !atomic_load(&folder->retired))
 		num = names_number(&folder->names, hash);
 	pthread_mutex_unlock(&folder->lock);
-	op->target = (struct vol_ino){.folder = d->id, .num = num};
-	n = num && !name_on_its_way(m->delegs, d, hash) ? node_find(m, &op->target) : NULL;
+	op.target = (struct vol_ino){.folder = d->id, .num = num};
+	n = num && !name_on_its_way(m->delegs, d, hash) ? node_find(m, &op.target) : NULL;
 	if (!n)
 		return false;
-	op->flags = VFS_KNOWN | VFS_TIMED;
-	op->attr.ctime_ns = wall_ns();
+	op.flags = VFS_KNOWN | VFS_TIMED;
+	op.attr.ctime_ns = wall_ns();
 	pthread_mutex_lock(&n->lock);
 	may = may_unlink(n);
 	pthread_mutex_unlock(&n->lock);
 	if (may)
-		e = errand_new(m, d, n, op, name);
+		e = errand_new(m, d, n, &op, name);
 	if (e) {
 		pthread_mutex_lock(&n->lock);
 		n->attr.nlink = 0;
-		n->attr.ctime_ns = op->attr.ctime_ns;
+		n->attr.ctime_ns = op.attr.ctime_ns;
 		pthread_mutex_unlock(&n->lock);
 		pthread_mutex_lock(&folder->lock);
 		folder_changed(m, folder, name, false, false);
-		touched(folder, op->attr.ctime_ns);
+		touched(folder, op.attr.ctime_ns);
 		pthread_mutex_unlock(&folder->lock);
 		errand_put(m, e, 0);
 	}
@@ -419,7 +416,8 @@ static bool unlink_here(struct mount *m, struct deleg *d, const char *name, stru
 	return e;
 }
 
-bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op)
+bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
+		  const struct vfs_op *op)
 {
 	struct delegs *t = m->delegs;
 	bool done = false;
@@ -431,7 +429,7 @@ bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const ch
 	pthread_mutex_lock(&t->lock);
 	d = usable(m, &folder->ino.folder);
 	if (d && d->folder == folder)
-		done = unlink_here(m, d, name, op);
+		done = unlink_here(m, d, name, *op);
 	pthread_mutex_unlock(&t->lock);
 	if (done)
 		fuse_reply_err(req, 0);
@@ -832,20 +830,6 @@ static bool in_use(const struct delegs *t)
 	return false;
 }
 
-static struct timespec after(uint64_t ms)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += (time_t)(ms / 1000);
-	t.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000;
-	}
-	return t;
-}
-
 static void *runner(void *arg)
 {
 	struct mount *m = arg;
@@ -860,7 +844,7 @@ static void *runner(void *arg)
 			continue;
 		if (t->stop && !in_use(t))
 			break;
-		until = after(next - now);
+		until = clock_after(next - now);
 		(void)pthread_cond_timedwait(&t->work, &t->lock, &until);
 	}
 	pthread_cond_broadcast(&t->work);
@@ -901,7 +885,7 @@ void deleg_flush(struct mount *m, uint64_t ms)
 
 	if (!t)
 		return;
-	until = after(ms);
+	until = clock_after(ms);
 	pthread_mutex_lock(&t->lock);
 	t->stop = true;
 	for (uint32_t i = 0; i < DELEGS_MAX; i++)

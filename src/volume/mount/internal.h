@@ -241,10 +241,11 @@ void deleg_wait(struct mount *m, const struct vol_id *folder);
 void deleg_wait_node(struct mount *m, struct node *n);
 void deleg_wait_op(struct mount *m, const struct vfs_op *op);
 int deleg_error(struct node *n); /* -errno of an errand of the file, or of the folder's names; once */
-/* True: answered here. op: as it would be asked of a brick, which it may be changed for. */
-bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op,
-		  struct fuse_file_info *fi);
-bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name, struct vfs_op *op);
+/* True: answered here. op: as it would be asked of a brick; times of SETATTR become those that were answered. */
+bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
+		  const struct vfs_op *op, struct fuse_file_info *fi);
+bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
+		  const struct vfs_op *op);
 bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_op *op);
 /* A write to a file that is not made yet may make it with its bytes: true, and *ret is the outcome. */
 bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,

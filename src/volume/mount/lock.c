@@ -201,12 +201,7 @@ static void *locker(void *arg)
 		if (!m->waiters && !atomic_load(&m->stopping))
 			pthread_cond_wait(&m->wait_changed, &m->wait_lock);
 		else if (!m->unlocked) {
-			clock_gettime(CLOCK_MONOTONIC, &t);
-			t.tv_nsec += LOOK_MS * 1000000;
-			if (t.tv_nsec >= 1000000000) {
-				t.tv_sec++;
-				t.tv_nsec -= 1000000000;
-			}
+			t = clock_after(LOOK_MS);
 			(void)pthread_cond_clockwait(&m->wait_changed, &m->wait_lock, CLOCK_MONOTONIC, &t);
 		}
 		retry = m->unlocked || clock_ms() >= tried + RETRY_MS;

@@ -417,9 +417,6 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, enu
 		return;
 	if (type == VFS_RMDIR)
 		deleg_end_empty(m);
-	op = (struct vfs_op){0};
-	op_init(&op, type, req, folder);
-	op_name(&op, name);
 	naming_begin(folder);
 	r = change_name(m, folder, &op, name, false, &res, &f);
 	if (r == 0 && res.gone.mode && (n = node_find(m, &res.gone.ino))) {
