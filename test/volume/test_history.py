@@ -11,7 +11,7 @@ import unittest
 
 from test.volume.cluster import VolumeCluster
 
-SECONDS = float(os.environ.get("KUAYU_HISTORY_SECONDS", "20"))  # at least, and until each kind of fault has happened
+SECONDS = float(os.environ.get("KUAYU_HISTORY_SECONDS", "14"))  # at least, and until each kind of fault has happened; `./dev soak --faults`: longer
 STOP = multiprocessing.Event()  # the workers' end; they inherit it
 FILES, BLOCK, WORKERS = 3, 4096, 4
 PLACES = (15, 16, 31, 32)  # blocks: each second one lies behind a border of stripes of 64 KiB
@@ -154,11 +154,11 @@ class Faults(unittest.TestCase):
 
     def test_history(self):
         with VolumeCluster() as c, multiprocessing.Pool(WORKERS) as pool:
-            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), 3)
+            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), 5)
 
     def test_history_striped(self):
         with VolumeCluster(stripe=2, stripe_kib=64, bricks_per_domain=2) as c, multiprocessing.Pool(WORKERS) as pool:
-            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), 3)
+            self.history(c, [c.mount(), c.mount(domain="b")], pool, ("kill", "stop"), 5)
 
     def test_history_with_cuts_and_power(self):
         """Links cut, also in one direction and between a client and a brick only, and one brick's power."""
