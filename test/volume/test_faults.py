@@ -7,6 +7,8 @@ import hashlib
 import json
 import mmap
 import os
+import shutil
+import subprocess
 import threading
 import time
 import unittest
@@ -343,6 +345,229 @@ class Disks(unittest.TestCase):
                 c.thaw_disk(brick)
             c.wait_healed(60)
         w.finish(self, self.a, c.mount(domain="b"))
+
+
+# Under a brick: the sectors "INODE OFFSET" named in $KUAYU_BAD_SECTORS cannot be read, nor written in part. One that is written whole is good again, as a disk
+# puts another in its place.
+SECTORS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static long bad(int fd, off_t off, size_t len, int write)
+{
+	char line[64];
+	FILE *f = fopen(getenv("KUAYU_BAD_SECTORS"), "r+");
+	struct stat st;
+	long r = 0, at;
+	if (!f)
+		return 0;
+	while (at = ftell(f), fgets(line, sizeof(line), f)) {
+		unsigned long long ino, sector;
+		if (sscanf(line, "%llu %llu", &ino, &sector) != 2 || fstat(fd, &st) < 0 || st.st_ino != ino ||
+		    (off_t)sector >= off + (off_t)len || (off_t)sector + 4096 <= off)
+			continue;
+		if (write && off <= (off_t)sector && off + (off_t)len >= (off_t)sector + 4096) {
+			fseek(f, at, SEEK_SET);
+			fputc('#', f);
+			fseek(f, at, SEEK_SET);
+			fgets(line, sizeof(line), f);
+		} else {
+			r = -1;
+		}
+	}
+	fclose(f);
+	if (r < 0)
+		errno = EIO;
+	return r;
+}
+ssize_t pread64(int fd, void *p, size_t len, off_t off)
+{
+	ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t (*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread64");
+	return bad(fd, off, len, 0) < 0 ? -1 : real(fd, p, len, off);
+}
+ssize_t pwrite64(int fd, const void *p, size_t len, off_t off)
+{
+	ssize_t (*real)(int, const void *, size_t, off_t) = (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite64");
+	return bad(fd, off, len, 1) < 0 ? -1 : real(fd, p, len, off);
+}
+"""
+
+
+def shim_bricks(c, source, env_of):
+    """Starts the cluster's bricks anew, one after the other, with a C source in front of the C library; env_of(name): what it reads of its environment."""
+    shim = c.dir / "shim"
+    shim.with_suffix(".c").write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
+    for name, b in c.bricks.items():
+        b.env = {**(b.env or {}), "LD_PRELOAD": str(shim), **env_of(name)}
+        c.kill(name)
+        c.restart(name)
+        c.wait_healed()
+
+
+class Sectors(unittest.TestCase):
+    """A disk with single sectors that cannot be read: blocks that are bad, not a disk that is."""
+    SIZE = 4 << 20
+
+    def setUp(self):
+        c = self.cluster = VolumeCluster()
+        self.addCleanup(c.close)
+        self.data, self.path = bytearray(os.urandom(self.SIZE)), c.mount() / "file"
+        self.path.write_bytes(self.data)
+        os.sync()
+        c.wait_healed()
+        self.list = {name: c.dir / f"{name}.sectors" for name in c.bricks}
+        for path in self.list.values():
+            path.touch()
+        shim_bricks(c, SECTORS, lambda name: {"KUAYU_BAD_SECTORS": str(self.list[name])})
+        self.primary = primary_of(c, "file")
+        self.backup = next(n for n in sorted(c.bricks) if n != self.primary)
+
+    def spoil(self, brick, *sectors):
+        file = next(p for p in self.cluster.bricks[brick].data.rglob("data/**/*") if p.is_file() and p.stat().st_size >= self.SIZE)
+        with open(self.list[brick], "a") as f:
+            f.writelines(f"{file.stat().st_ino} {s * 4096}\n" for s in sectors)
+
+    def mended(self, brick):
+        lines = self.list[brick].read_text().splitlines()
+        return lines and all(line.startswith("#") for line in lines)
+
+    def same_everywhere(self):
+        c = self.cluster
+        self.assertEqual(c.mount().joinpath("file").read_bytes(), self.data)
+        c.wait_healed()
+        self.assertTrue(all(not b.get("error") for b in c.status()["bricks"]), c.status()["bricks"])
+
+    def test_read(self):
+        """Neighbours and single ones, at the primary: readers get the bytes, the sectors are written anew."""
+        self.spoil(self.primary, 0, 100, 101, 555, 1023)
+        self.same_everywhere()
+        wait_for("the sectors are written anew", lambda: self.mended(self.primary), 10)
+        self.same_everywhere()
+
+    def test_scrub(self):
+        self.spoil(self.backup, 3, 300)
+        self.cluster.volume("scrub")
+        wait_for("the sectors are written anew", lambda: self.mended(self.backup), 30)
+        self.same_everywhere()
+
+    def test_written_in_part(self):
+        """Where a block that cannot be read is changed in part: the write is not lost, whether primary or backup has it."""
+        for brick in (self.primary, self.backup):
+            for sector in (7, 8, 700):
+                with self.subTest(brick=brick, sector=sector):
+                    self.spoil(brick, sector)
+                    with open(self.path, "r+b", buffering=0) as f:
+                        f.seek(sector * 4096 + 1000)
+                        f.write(b"changed in part")
+                        os.fsync(f.fileno())
+                    self.data[sector * 4096 + 1000:sector * 4096 + 1015] = b"changed in part"
+                    self.same_everywhere()
+            wait_for("the sectors are written anew", lambda: self.mended(brick), 30)
+
+    def test_met_at_the_start(self):
+        """A sector went bad under what the log has to write again: the brick starts all the same."""
+        c = self.cluster
+        for unsure in (False, True):
+            with open(self.path, "r+b", buffering=0) as f:
+                for sector in (20, 21, 22):
+                    f.seek(sector * 4096 + 100)
+                    f.write(b"before the end")
+                    self.data[sector * 4096 + 100:sector * 4096 + 114] = b"before the end"
+            c.kill(self.backup)
+            if unsure:
+                shutil.rmtree(c.bricks[self.backup].run_dir)
+            self.spoil(self.backup, 20, 22)
+            c.restart(self.backup)
+            self.same_everywhere()
+            c.volume("scrub")
+            wait_for("the sectors are written anew", lambda: self.mended(self.backup), 30)
+
+
+# Under a brick: each write and each flush takes as many milliseconds more as $KUAYU_SLOW.write and $KUAYU_SLOW.flush say.
+SLOW = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void nap(const char *what)
+{
+	char path[4096];
+	long ms = 0;
+	FILE *f;
+	snprintf(path, sizeof(path), "%s.%s", getenv("KUAYU_SLOW"), what);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%ld", &ms) == 1)
+		usleep((unsigned)ms * 1000);
+	if (f)
+		fclose(f);
+}
+ssize_t pwrite64(int fd, const void *p, size_t len, off_t off)
+{
+	nap("write");
+	return ((ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite64"))(fd, p, len, off);
+}
+int fdatasync(int fd)
+{
+	nap("flush");
+	return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+"""
+
+
+class SlowDisk(unittest.TestCase):
+    def setUp(self):
+        c = self.cluster = VolumeCluster()
+        self.addCleanup(c.close)
+        shim_bricks(c, SLOW, lambda name: {"KUAYU_SLOW": str(c.dir / name)})
+        self.mnt = c.mount()
+        self.writer = Writer(self.mnt / "w")
+        self.writer.start()
+        self.writer.goes_on()
+        self.primary = primary_of(c, "w")
+        self.backup = next(n for n in sorted(c.bricks) if n != self.primary)
+
+    def slow(self, brick, what, ms):
+        (self.cluster.dir / f"{brick}.{what}").write_text(str(ms))
+
+    def flush_us(self):
+        return {b["name"]: b["sync_latency_us"]["p99"] for b in self.cluster.status()["bricks"]}
+
+    def test_slow_flushes(self):
+        """fsync waits for the slowest copy; all stay in sync, and the status says whose disk it is."""
+        c = self.cluster
+        for brick in (self.primary, self.backup):
+            with self.subTest(brick=brick):
+                self.slow(brick, "flush", 150)
+                wait_for(f"the status shows that flushes of {brick} are slow", lambda: self.flush_us()[brick] > 100_000, 20)
+                self.assertTrue(c.status()["in_sync"])
+                self.assertIn("FLUSH P99", c.volume("status"))
+                self.writer.goes_on()
+                self.slow(brick, "flush", 0)
+                wait_for("flushes are quick again", lambda: self.flush_us()[brick] < 100_000, 60)
+        self.assertLess(self.writer.finish(self, self.mnt), PAUSE_S)
+
+    def test_writes_that_take_longer_than_the_suspicion(self):
+        """A brick that does not get its writes done leaves the sets, and the others go on at their speed; it comes back when its disk is well."""
+        c = self.cluster
+        for brick in (self.backup, self.primary):
+            with self.subTest(brick=brick):
+                self.writer.longest = 0.0
+                self.slow(brick, "write", 700)
+                wait_for(f"{brick} is out", lambda: not c.status()["in_sync"], 20)
+                done = self.writer.done
+                self.writer.goes_on()
+                wait_for("writes go on quickly", lambda: self.writer.done > done + 200, 20)
+                self.assertNotEqual(primary_of(c, "w"), brick)
+                self.assertLess(self.writer.longest, PAUSE_S)
+                self.slow(brick, "write", 0)
+                c.wait_healed(60)
+        self.writer.finish(self, self.mnt)
 
 
 if __name__ == "__main__":

@@ -265,30 +265,37 @@ static int overlay(struct replica *r, const struct stripe *st, uint32_t i, uint3
 	return 0;
 }
 
-/* Block i of the stripe is changed in part. *ret_fresh (may be NULL): it was a known hole, so its rest must be written as zeros. */
+/* Block i of the stripe is changed in part. *ret_fresh (may be NULL): its rest must be written as zeros: it was a known hole, or it cannot be read (a bad sector):
+ * then it is bad, and a disk takes it only whole. */
 static int partial(struct replica *r, struct stripe *st, uint32_t i, uint32_t from, uint32_t to,
 		   const uint8_t *part, bool zeros, bool *ret_fresh)
 {
 	struct replica_scratch *s = r->scratch;
+	bool known = s->mode != MODE_LIVE || bit_get(s->mask, i), hole = known && s->crc[i] == BLOCK_CRC_HOLE;
+	uint64_t off = (st->first + i) * VOL_BLOCK;
 	uint32_t crc = BLOCK_CRC_BAD;
 	int err = 0;
 
-	if (s->mode == MODE_LIVE && !bit_get(s->mask, i)) {
-		s->crc[i] = BLOCK_CRC_BAD;
+	if (hole && zeros)
 		return 0;
-	}
-	if (s->crc[i] == BLOCK_CRC_HOLE && zeros)
-		return 0;
-	if (ret_fresh)
-		*ret_fresh = s->crc[i] == BLOCK_CRC_HOLE;
 	if (s->mode == MODE_REPLAY)
-		crc = patch_take(r, st->first + i);
-	else if (s->crc[i] != BLOCK_CRC_BAD)
+		crc = patch_take(r, st->first + i); /* the bytes come another way */
+	else if (known && s->crc[i] != BLOCK_CRC_BAD)
 		err = overlay(r, st, i, from, to, zeros ? NULL : part, &crc);
+	else
+		err = r->blob->read(r->blob, r->group, &st->ino, off, s->data, VOL_BLOCK);
+	if (ret_fresh)
+		*ret_fresh = hole || err == -EIO;
+	if (err == -EIO) {
+		memset(s->data, 0, VOL_BLOCK);
+		err = ret_fresh ? 0 : r->blob->write(r->blob, r->group, &st->ino, off, s->data, VOL_BLOCK);
+		crc = BLOCK_CRC_BAD;
+	}
 	if (err < 0)
 		return err;
 	s->crc[i] = crc;
-	patch_give(r, st->first + i, crc);
+	if (known)
+		patch_give(r, st->first + i, crc);
 	return 0;
 }
 

@@ -366,7 +366,8 @@ static bool stopped(struct follower *f, uint64_t wait_ms)
 	return stop;
 }
 
-static int register_brick(struct brick *b, int64_t *ret_lease)
+/* *told: of the failure, once until it succeeds. */
+static int register_brick(struct brick *b, int64_t *ret_lease, bool *told)
 {
 	struct volcfg_brick me = {.incarnation = b->incarnation, .brick.weight = 100};
 	struct err e = {0};
@@ -377,10 +378,11 @@ static int register_brick(struct brick *b, int64_t *ret_lease)
 	snprintf(me.brick.address, sizeof(me.brick.address), "%s", b->advertise);
 	snprintf(me.brick.path, sizeof(me.brick.path), "%s", b->s.data);
 	r = volcfg_register(b->store, &me, ret_lease, &e);
-	if (r < 0)
-		log_warn("cannot register: %s", e.text);
-	else
+	if (r < 0 && !*told)
+		log_warn("cannot register, tries on: %s", e.text);
+	else if (r == 0)
 		log_info("registered as %s at %s", b->s.node, b->advertise);
+	*told = r < 0;
 	return r;
 }
 
@@ -390,13 +392,14 @@ static void keeper(void *arg)
 	struct store *s = f->b->store;
 	uint64_t wait = 0, last_ok = 0;
 	int64_t lease = 0;
+	bool told = false;
 	struct err e;
 
 	while (!stopped(f, wait)) {
 		int r;
 
 		wait = BRICK_LEASE_S * 1000 / 4;
-		if (!lease && register_brick(f->b, &lease) < 0) {
+		if (!lease && register_brick(f->b, &lease, &told) < 0) {
 			lease = 0;
 			wait = RETRY_MS;
 			continue;

@@ -203,6 +203,17 @@ static uint64_t size_of(struct bstore *b, uint32_t group, const struct vol_ino *
 		       : (uint64_t)st.st_size;
 }
 
+static void check_range(struct recovery *c, uint32_t group, const struct vol_ino *ino, uint64_t off,
+			uint64_t len)
+{
+	uint32_t size = c->b->o.stripe_size;
+
+	for (uint64_t s = off / size; len > 0 && s <= (off + len - 1) / size; s++) {
+		GROW(c->check, c->n_check, c->cap_check);
+		c->check[c->n_check++] = (struct bstripe){group, *ino, s};
+	}
+}
+
 /* A block that was a hole had zeros under a write to a part of it, whatever lies in the file: a punch that the disk lost, or data that was never
  * believed. c's keys are at the record before. */
 static int zero_holes(struct recovery *c, uint32_t group, const struct effect *e, const struct large *l,
@@ -223,6 +234,29 @@ static int zero_holes(struct recovery *c, uint32_t group, const struct effect *e
 			continue;
 		for (; r == 0 && uncovered(l, n, off, end, &off, &to); off = to)
 			r = b->files.blob.punch(&b->files.blob, group, &e->ino, off, to - off);
+	}
+	return r;
+}
+
+/* A block at either end that cannot be read (a bad sector) cannot be written in part: it becomes zeros, and the check at the end finds that it is bad. */
+static int renew_edges(struct recovery *c, uint32_t group, const struct vol_ino *ino, uint64_t off,
+		       uint64_t end)
+{
+	static const uint8_t zeros[VOL_BLOCK];
+	struct blob *bl = &c->b->files.blob;
+	uint64_t edge[2] = {off, end};
+	uint8_t block[VOL_BLOCK];
+	int r = -EIO;
+
+	for (int i = 0; i < 2; i++) {
+		uint64_t at = edge[i] / VOL_BLOCK * VOL_BLOCK;
+
+		if (edge[i] == at || bl->read(bl, group, ino, at, block, VOL_BLOCK) != -EIO)
+			continue;
+		r = bl->write(bl, group, ino, at, zeros, VOL_BLOCK);
+		if (r < 0)
+			return r;
+		check_range(c, group, ino, at, VOL_BLOCK);
 	}
 	return r;
 }
@@ -250,26 +284,22 @@ static int redo_effect(struct recovery *c, const struct frame *f, const struct e
 		end = size_of(b, group, &e->ino);
 	if (e->type == EFFECT_WRITE)
 		r = zero_holes(c, group, e, l, n);
-	for (; r == 0 && uncovered(l, n, off, end, &off, &to); off = to)
+	for (bool renewed = false; r == 0 && uncovered(l, n, off, end, &off, &to);) {
 		r = e->type == EFFECT_WRITE
 			    ? bl->write(bl, group, &e->ino, off, f->rec->payload->data + (off - e->off),
 					(uint32_t)(to - off))
 			    : bl->punch(bl, group, &e->ino, off, to - off);
+		if (r == -EIO && !renewed) {
+			renewed = true;
+			r = renew_edges(c, group, &e->ino, off, to);
+			continue;
+		}
+		off = to;
+	}
 	return r;
 }
 
 /* ---- second reading ---- */
-
-static void check_range(struct recovery *c, uint32_t group, const struct vol_ino *ino, uint64_t off,
-			uint64_t len)
-{
-	uint32_t size = c->b->o.stripe_size;
-
-	for (uint64_t s = off / size; len > 0 && s <= (off + len - 1) / size; s++) {
-		GROW(c->check, c->n_check, c->cap_check);
-		c->check[c->n_check++] = (struct bstripe){group, *ino, s};
-	}
-}
 
 static void check_record(struct recovery *c, const struct record *rec)
 {

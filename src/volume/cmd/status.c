@@ -189,7 +189,8 @@ static json_t *merge_brick(const struct vol_map *m, const struct repl_view *view
 			   const struct brick_answer *a, uint32_t i)
 {
 	int primary = 0, in_sync = 0, groups = 0;
-	const json_t *error = js_get(a[i].o, "error"), *latency = js_get(a[i].o, "latency_us");
+	const json_t *error = js_get(a[i].o, "error"), *latency = js_get(a[i].o, "latency_us"),
+		     *sync = js_get(a[i].o, "sync_latency_us");
 
 	for (uint32_t g = 0; g < m->n_groups; g++) {
 		int j = repl_view_slot(m, g, &views[g], i);
@@ -200,15 +201,16 @@ static json_t *merge_brick(const struct vol_map *m, const struct repl_view *view
 		primary += views[g].epoch > 0 && views[g].primary == j;
 		in_sync += views[g].epoch > 0 && (views[g].isr >> j & 1);
 	}
-	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:{s:I,s:I},s:o}", "name",
-			 m->brick[i].name, "domain", m->brick[i].domain, "address", a[i].address, "path",
-			 m->brick[i].path, "online", (int)a[i].online, "pid",
+	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:{s:I,s:I},s:{s:I,s:I},s:o}",
+			 "name", m->brick[i].name, "domain", m->brick[i].domain, "address", a[i].address,
+			 "path", m->brick[i].path, "online", (int)a[i].online, "pid",
 			 (json_int_t)js_int(a[i].o, "pid", 0), "groups_primary", primary, "groups_in_sync",
 			 in_sync, "groups", groups, "groups_lost", (json_int_t)js_int(a[i].o, "lost", 0),
 			 "bytes_total", (json_int_t)js_int(a[i].o, "bytes_total", 0), "bytes_free",
 			 (json_int_t)js_int(a[i].o, "bytes_free", 0), "latency_us", "p50",
 			 (json_int_t)js_int(latency, "p50", 0), "p99", (json_int_t)js_int(latency, "p99", 0),
-			 "error",
+			 "sync_latency_us", "p50", (json_int_t)js_int(sync, "p50", 0), "p99",
+			 (json_int_t)js_int(sync, "p99", 0), "error",
 			 a[i].error[0]		 ? json_string(a[i].error)
 			 : json_is_string(error) ? json_string(json_string_value(error))
 						 : json_null());
@@ -294,20 +296,21 @@ static void print_bricks(const json_t *status, FILE *f)
 	const json_t *b;
 	size_t i;
 
-	fprintf(f, "\n%-10s %-8s %-22s %-7s %8s %8s %9s %11s %11s %9s %9s\n", "BRICK", "DOMAIN", "ADDRESS",
-		"ONLINE", "PID", "PRIMARY", "IN-SYNC", "USED", "FREE", "P50", "P99");
+	fprintf(f, "\n%-10s %-8s %-22s %-7s %8s %8s %9s %11s %11s %9s %9s %9s\n", "BRICK", "DOMAIN",
+		"ADDRESS", "ONLINE", "PID", "PRIMARY", "IN-SYNC", "USED", "FREE", "P50", "P99", "FLUSH P99");
 	json_array_foreach (js_get(status, "bricks"), i, b) {
 		int64_t total = js_int(b, "bytes_total", 0), left = js_int(b, "bytes_free", 0);
-		char used[32], rest[32], p50[32], p99[32];
+		char used[32], rest[32], p50[32], p99[32], flush[32];
 
 		time_text(p50, js_int(b, "latency_us.p50", 0));
 		time_text(p99, js_int(b, "latency_us.p99", 0));
-		fprintf(f, "%-10s %-8s %-22s %-7s %8lld %8lld %5lld/%-3lld %11s %11s %9s %9s\n",
+		time_text(flush, js_int(b, "sync_latency_us.p99", 0));
+		fprintf(f, "%-10s %-8s %-22s %-7s %8lld %8lld %5lld/%-3lld %11s %11s %9s %9s %9s\n",
 			js_str_or(b, "name", ""), js_str_or(b, "domain", ""), js_str_or(b, "address", ""),
 			js_bool(b, "online", false) ? "yes" : "NO", (long long)js_int(b, "pid", 0),
 			(long long)js_int(b, "groups_primary", 0), (long long)js_int(b, "groups_in_sync", 0),
 			(long long)js_int(b, "groups", 0), bytes_text(used, (uint64_t)(total - left)),
-			bytes_text(rest, (uint64_t)left), p50, p99);
+			bytes_text(rest, (uint64_t)left), p50, p99, flush);
 	}
 }
 
