@@ -13,7 +13,10 @@
 #include <stdatomic.h>
 
 #define META_MAX 8
-#define WATCH_MS 250 /* how long stopping the connecting thread may take */
+/* How long stopping the connecting thread may take. A young channel's waits are short, because commands that ask once and end would
+ * spend most of their time there. */
+#define WATCH_MIN_MS 2
+#define WATCH_MAX_MS 250
 
 struct rpc_channel {
 	grpc_channel *ch;
@@ -28,11 +31,13 @@ static void *run_keeper(void *arg)
 {
 	struct rpc_channel *ch = arg;
 	grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
+	int64_t wait_ms = WATCH_MIN_MS;
 
 	while (!ch->stopping) {
 		grpc_connectivity_state now = grpc_channel_check_connectivity_state(ch->ch, 1);
 
-		grpc_channel_watch_connectivity_state(ch->ch, now, rpc_deadline(WATCH_MS), cq, NULL);
+		grpc_channel_watch_connectivity_state(ch->ch, now, rpc_deadline(wait_ms), cq, NULL);
+		wait_ms = MIN(2 * wait_ms, WATCH_MAX_MS);
 		(void)grpc_completion_queue_next(cq, rpc_deadline(-1), NULL);
 	}
 	grpc_completion_queue_shutdown(cq);
