@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench-work: one unit of work on a mounted file system, the same system calls for every contender; prints one JSON object.
  *
- *   bench-work WORK PATH [--size=MIB] [--count=N] [--seconds=S] [--jobs=N] [--copies=N] [--folders=N] [--seed=N] [--direct]
+ *   bench-work WORK PATH [--size=MIB] [--count=N] [--seconds=S] [--after=S] [--jobs=N] [--copies=N] [--folders=N] [--seed=N] [--direct]
  *
  * Files: seq_write (1 MiB writes, fsync at the end), seq_read, rand_read, rand_write (fsync at the end, in the time),
  *   rand_write_fsync (one after each write), change (--count ranges of 4 KiB, then fsync), check (reads all of a seq_write
- *   file and compares), stall (appends 4 KiB + fsync; longest gap).
+ *   file and compares), stall (appends 4 KiB + fsync; longest gap that ended --after seconds from
+ *   its begin on).
  * Folders: create, stat, read, delete of --count files of 4 KiB in --folders folders below PATH.
  * tcp: throughput of a loopback connection; PATH is not used.
  * --copies=3 does each write to PATH.1 .. PATH.3 too: the raw limit of three copies. The bytes of a file follow from --seed
@@ -35,7 +36,7 @@
 struct options {
 	const char *work, *path;
 	uint64_t size, count, seed;
-	double seconds;
+	double seconds, after; /* after: stall's gaps that ended before are not looked at, seconds */
 	unsigned jobs, copies, folders;
 	bool direct;
 };
@@ -321,7 +322,7 @@ static void stall(const struct options *o)
 			die("fsync", o->path);
 		t = now_s();
 		latency[n++] = (uint32_t)((t - last) * 1e6);
-		if (t - last > gap) {
+		if (t - begin >= o->after && t - last > gap) {
 			gap = t - last;
 			gap_at = last - begin;
 		}
@@ -487,15 +488,11 @@ static void tcp(const struct options *o)
 static void parse(struct options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"size", required_argument, NULL, 's'},
-		{"count", required_argument, NULL, 'n'},
-		{"seconds", required_argument, NULL, 't'},
-		{"jobs", required_argument, NULL, 'j'},
-		{"copies", required_argument, NULL, 'c'},
-		{"folders", required_argument, NULL, 'f'},
-		{"seed", required_argument, NULL, 'r'},
-		{"direct", no_argument, NULL, 'd'},
-		{0},
+		{"size", required_argument, NULL, 's'},	   {"count", required_argument, NULL, 'n'},
+		{"seconds", required_argument, NULL, 't'}, {"after", required_argument, NULL, 'a'},
+		{"jobs", required_argument, NULL, 'j'},	   {"copies", required_argument, NULL, 'c'},
+		{"folders", required_argument, NULL, 'f'}, {"seed", required_argument, NULL, 'r'},
+		{"direct", no_argument, NULL, 'd'},	   {0},
 	};
 	int c;
 
@@ -510,6 +507,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 't':
 			o->seconds = strtod(optarg, NULL);
+			break;
+		case 'a':
+			o->after = strtod(optarg, NULL);
 			break;
 		case 'j':
 			o->jobs = (unsigned)n;
@@ -533,7 +533,8 @@ static void parse(struct options *o, int argc, char **argv)
 	if (argc - optind != 2 || !o->size || !o->count || !o->jobs || o->jobs > JOBS_MAX || !o->copies ||
 	    o->copies > COPIES_MAX || !o->folders) {
 		fprintf(stderr,
-			"Usage: bench-work WORK PATH [--size=MIB] [--count=N] [--seconds=S] [--jobs=1..%d]"
+			"Usage: bench-work WORK PATH [--size=MIB] [--count=N] [--seconds=S] [--after=S] "
+			"[--jobs=1..%d]"
 			" [--copies=1..%d] [--folders=N] [--seed=N] [--direct]\n",
 			JOBS_MAX, COPIES_MAX);
 		exit(2);

@@ -50,7 +50,7 @@ def make_tar(path, files=UNTAR_FILES, seed=3):
 
 def warm_memory(mib):
     """Touches so much memory and gives it back: a virtual machine's host takes away what is free, and the first touch afterwards costs many
-    times a copy. Without this the works that come first, or a contender by chance, would pay for it."""
+    times a copy. Without this the works that come first, or behind a pause, or a contender by chance, would pay for it."""
     available = int(next(line for line in open("/proc/meminfo") if line.startswith("MemAvailable")).split()[1]) // 1024
     n = min(mib, available // 2) << 20
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0x8000)
@@ -95,9 +95,14 @@ class Run:
         cpu = self.c.cpu_seconds() - before
         return {"seq_write": value, "cpu": self.s.size_mib / 1024 / cpu if cpu else None}
 
-    def seq_read_cold(self):
+    def cold(self):
+        """The big file is in no cache of the client's, and the memory for it is the machine's already."""
         self.need_big()
         self.c.cold()
+        warm_memory(self.s.size_mib + 512)
+
+    def seq_read_cold(self):
+        self.cold()
         return self.work("seq_read", "big", self.size())["value"]
 
     def rand(self, name, *words):
@@ -108,8 +113,7 @@ class Run:
         return got["value"]
 
     def rand_read_4k(self):
-        self.need_big()
-        self.c.cold()
+        self.cold()
         return self.rand("rand_read")
 
     def rand_write_4k(self):
@@ -247,9 +251,10 @@ class Run:
 
     # ---- a writer that must not wait ----
     def stalled(self, row, path, node, how, seconds):
-        """The longest gap of a flushing writer when `how` happens to node one second after its start."""
+        """The longest gap of a flushing writer when `how` happens to node one second after its start; what its first flushes
+        had to write of works before is not looked at."""
         self.healed_before()
-        writer = subprocess.Popen([WORK, "stall", path, f"--seconds={seconds}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        writer = subprocess.Popen([WORK, "stall", path, f"--seconds={seconds}", "--after=0.9"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             time.sleep(1.0)
             how(node)
