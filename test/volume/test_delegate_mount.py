@@ -97,6 +97,37 @@ class Delegated(TwoMounts):
                     self.assertEqual(getattr(now, field), getattr(was, field), (i, side, field))
         self.assertEqual(os.stat(self.db).st_mtime_ns, folder.st_mtime_ns)
 
+    def test_times_and_what_is_set_behind_them(self):
+        """utimens, chown, chmod as tar has them: whatever goes along with what, all of it is there, in this order."""
+        said = {}
+        for i in range(60):
+            name = f"{i // 10}/f{i}"
+            if i % 10 == 0:
+                (self.da / str(i // 10)).mkdir()
+            fd = os.open(self.da / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            if i % 2:
+                os.write(fd, b"12345")
+            os.utime(fd, ns=(1_000 + i, 2_000 + i))
+            if i % 3 == 0:
+                os.utime(self.da / name, ns=(3_000 + i, 4_000 + i))
+            if i % 4:
+                os.fchown(fd, i % 5, 7)
+            os.fchmod(fd, 0o4755 if i % 5 else 0o640)
+            if i % 10 == 9:  # the folder is called back
+                self.assertEqual(os.stat(self.db / name).st_mode, os.fstat(fd).st_mode)
+            if i % 6 == 0:
+                os.utime(fd, ns=(5_000 + i, 6_000 + i))
+                os.write(fd, b"!")
+            said[name] = os.fstat(fd)
+            self.assertEqual(said[name].st_atime_ns, (5_000 if i % 6 == 0 else 3_000 if i % 3 == 0 else 1_000) + i)
+            self.assertEqual(said[name].st_mode & 0o7777, 0o4755 if i % 5 else 0o640)
+            os.close(fd)
+        for name, was in said.items():
+            for side in (self.da, self.db):
+                now = os.stat(side / name)
+                for field in ("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_atime_ns", "st_ctime_ns"):
+                    self.assertEqual(getattr(now, field), getattr(was, field), (name, side, field))
+
     def test_only_one_makes_a_name(self):
         won = {0: set(), 1: set()}
 
@@ -266,6 +297,8 @@ class Faults(TwoMounts):
         def work():
             i = 0
             while not stop.is_set():
+                if i % 20 == 19:
+                    time.sleep(0.01)  # at full speed there are so many that reading them again takes minutes, and proves no more
                 put(self.da / f"f{i}", b"%d" % i)
                 done.append(i)
                 if i % 3 == 2:
@@ -283,6 +316,7 @@ class Faults(TwoMounts):
         stop.set()
         t.join(40)
         self.assertFalse(t.is_alive())
+        print(f"{len(done)} files made, {len(removed)} removed, three bricks killed")
         self.assertGreater(len(done), 100)
         left = sorted(f"f{i}" for i in set(done) - removed)
         self.assertEqual(sorted(os.listdir(self.db)), left)
@@ -311,6 +345,24 @@ class Faults(TwoMounts):
         self.assertLess(took, 10)  # 2 s until its session ends, and a slow machine
         put(self.db / "more", b"x")
 
+    def test_times_that_nobody_waits_for_are_sent(self):
+        victim = self.cluster.mount()
+        folder = victim / self.name
+        for i in range(20):
+            put(folder / f"f{i}", b"x")
+        fds = [os.open(folder / f"o{i}", os.O_CREAT | os.O_EXCL | os.O_WRONLY) for i in range(8)]
+        for fd in fds:
+            os.write(fd, b"x")
+            os.utime(fd, ns=(1, 3_000_000_000))
+        time.sleep(0.5)
+        self.cluster.kill_mount(victim)
+        for i in range(8):
+            self.assertEqual(os.stat(self.db / f"o{i}").st_mtime_ns, 3_000_000_000)
+        for fd in fds:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
 
     def test_a_mount_that_stood_still_makes_no_name_again(self):
         """Its folder was taken from it meanwhile: judged by the clock, as its threads may not have noticed yet."""

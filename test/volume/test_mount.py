@@ -473,7 +473,8 @@ class Commands(unittest.TestCase):
         self.assertNotEqual(subprocess.run([KUAYU, "umount", path], capture_output=True).returncode, 0)
 
     def test_refusals_have_a_text(self):
-        for words, text in ((["nothere", "/mnt"], "does not exist"), (["logs", "/no/such/folder"], "No such file"), (["logs"], "VOLUME DIR")):
+        for words, text in ((["nothere", "/mnt"], "does not exist"), (["logs", "/no/such/folder"], "No such file"), (["logs"], "VOLUME DIR"),
+                            (["logs", "/mnt", "-o", "remount,ro"], "mount -i -o remount,ro")):
             done = subprocess.run([KUAYU, "mount", *words, "--store", self.cluster.store], capture_output=True, text=True, timeout=60)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(text, done.stderr)

@@ -107,7 +107,7 @@ static void learn(struct mount *m, struct node *n, struct flight *f)
 		file_wrote(n, f->w.forks, f->w.op.pid);
 		gate_in(m);
 		keep = tick_same(m, &f->tick);
-		keep = cache_learn(m, n, &f->w.res.attr, keep && f->w.leased, NULL) && keep;
+		keep = end_changed(m, n, &f->w.res.attr, keep && f->w.leased, NULL);
 		gate_out(m);
 	} else
 		cache_unsure(n);

@@ -14,12 +14,6 @@
 #define NOTIFY_INC_EPOCH 8 /* Linux 6.16; not in older headers */
 #define MISSING_TRIES	 8 /* 0.1, 0.2 ... 13 ms; less when the kernel forgets it */
 
-struct kernel_head { /* fuse_out_header */
-	uint32_t len;
-	int32_t error;
-	uint64_t unique;
-};
-
 /* ---- counters and gate ---- */
 
 static _Atomic uint64_t *counter(struct mount *m, const struct vol_ino *ino)
@@ -84,15 +78,13 @@ static void drop_unref(struct drop *d)
 		free(d);
 }
 
-static void drop_now(struct mount *m, struct drop *d)
+/* Of pages: no fill is in flight, and none begins (fill_begin). */
+static void drop_now(struct mount *m, struct node *n, struct drop *d)
 {
-	struct node *n = node_of(m, d->id);
 	struct timespec pause = {0, 100000};
 	int r = 0;
 
-	if (!d->entry)
-		fill_wait(m, n); /* no new one begins: see fill_begin */
-	for (int i = 0; i < MISSING_TRIES; i++) {
+	for (int i = 0; i < MISSING_TRIES && !d->stays; i++) {
 		r = d->entry ? fuse_lowlevel_notify_inval_entry(m->se, d->id, d->name, strlen(d->name))
 			     : fuse_lowlevel_notify_inval_inode(m->se, d->id, d->off, d->len);
 		if (d->entry || r != -ENOENT || n->lookups == 0)
@@ -100,14 +92,18 @@ static void drop_now(struct mount *m, struct drop *d)
 		nanosleep(&pause, NULL);
 		pause.tv_nsec *= 2;
 	}
-	if (!d->entry)
+	if (!d->entry) {
+		end_drop_ends(n, d);
+		if (d->size > 0)
+			end_raise(m, n, d->size);
 		atomic_fetch_sub(&n->doubt, 1);
-	node_unpin(m, n);
+	}
 }
 
 static void *dropper(void *arg)
 {
 	struct mount *m = arg;
+	struct node *n;
 	struct drop *d;
 
 	pthread_mutex_lock(&m->drop_lock);
@@ -121,7 +117,11 @@ static void *dropper(void *arg)
 		if (!m->drop_first)
 			m->drop_last = &m->drop_first;
 		pthread_mutex_unlock(&m->drop_lock);
-		drop_now(m, d);
+		n = node_of(m, d->id);
+		if (!d->entry)
+			fill_wait(m, n);
+		drop_now(m, n, d);
+		node_unpin(m, n);
 		pthread_mutex_lock(&m->drop_lock);
 		d->done = true;
 		drop_unref(d);
@@ -132,7 +132,8 @@ static void *dropper(void *arg)
 }
 
 /* Queues a drop; the node is pinned until it is done. NULL: no memory, or it cannot be waited for. */
-static struct drop *drop_queue(struct mount *m, struct node *n, const char *name, uint64_t off, uint64_t len)
+static struct drop *drop_queue(struct mount *m, struct node *n, const char *name, uint64_t off, uint64_t len,
+			       uint64_t size)
 {
 	struct drop *d = calloc(1, sizeof(*d));
 
@@ -142,12 +143,19 @@ static struct drop *drop_queue(struct mount *m, struct node *n, const char *name
 		free(d);
 		return NULL;
 	}
-	*d = (struct drop){
-		.refs = 2, .id = node_id(n), .entry = name, .off = (int64_t)off, .len = (int64_t)len};
+	*d = (struct drop){.refs = 2,
+			   .id = node_id(n),
+			   .entry = name,
+			   .off = (int64_t)off,
+			   .len = (int64_t)len,
+			   .stays = off == UINT64_MAX,
+			   .size = size};
 	if (name)
 		snprintf(d->name, sizeof(d->name), "%s", name);
-	else
+	else {
 		atomic_fetch_add(&n->doubt, 1);
+		end_drop_begins(n, d);
+	}
 	pthread_mutex_lock(&m->drop_lock);
 	*m->drop_last = d;
 	m->drop_last = &d->next;
@@ -156,8 +164,8 @@ static struct drop *drop_queue(struct mount *m, struct node *n, const char *name
 	return d;
 }
 
-/* True when it is done. Gives the drop back. */
-static bool drop_wait(struct mount *m, struct node *n, struct drop *d)
+/* True when it is done within so long, and BUSY_WAIT_MS while this mount changes something there. Gives the drop back. */
+static bool drop_wait(struct mount *m, struct node *n, struct drop *d, uint64_t ms)
 {
 	uint64_t start = clock_ms(), waited = 0;
 	bool done;
@@ -165,7 +173,7 @@ static bool drop_wait(struct mount *m, struct node *n, struct drop *d)
 	if (!d)
 		return false;
 	pthread_mutex_lock(&m->drop_lock);
-	while (!d->done && waited < DROP_WAIT_MS) {
+	while (!d->done && waited < ms) {
 		struct timespec t;
 
 		if (waited >= BUSY_WAIT_MS && (d->entry || atomic_load(&n->writing) > 0))
@@ -182,7 +190,7 @@ static bool drop_wait(struct mount *m, struct node *n, struct drop *d)
 
 void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t len)
 {
-	struct drop *d = drop_queue(m, n, NULL, off, len);
+	struct drop *d = drop_queue(m, n, NULL, off, len, 0);
 
 	if (!d)
 		return;
@@ -191,9 +199,25 @@ void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t l
 	pthread_mutex_unlock(&m->drop_lock);
 }
 
-void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len)
+void cache_grow(struct mount *m, struct node *n, uint64_t off, uint64_t size, uint64_t wait_ms)
 {
-	(void)drop_wait(m, n, drop_queue(m, n, NULL, off, len));
+	struct drop d = {.id = node_id(n), .off = (int64_t)off, .stays = off == UINT64_MAX, .size = size};
+
+	if (wait_ms == 0) {
+		atomic_fetch_add(&n->doubt, 1);
+		if (atomic_load(&n->filling) == 0) {
+			end_drop_begins(n, &d);
+			drop_now(m, n, &d);
+			return;
+		}
+		atomic_fetch_sub(&n->doubt, 1);
+	}
+	(void)drop_wait(m, n, drop_queue(m, n, NULL, off, 0, size), MAX(wait_ms, (uint64_t)BUSY_WAIT_MS));
+}
+
+void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len, uint64_t wait_ms)
+{
+	(void)drop_wait(m, n, drop_queue(m, n, NULL, off, len, 0), wait_ms);
 }
 
 /* ---- pushes ---- */
@@ -215,8 +239,8 @@ static void inode_changed(struct mount *m, struct node *n)
 		cache_inc_epoch(m);
 		return;
 	}
-	d = drop_queue(m, n, NULL, 0, 0);
-	if (!drop_wait(m, n, d)) {
+	d = drop_queue(m, n, NULL, 0, 0, 0);
+	if (!drop_wait(m, n, d, DROP_WAIT_MS)) {
 		pthread_mutex_lock(&n->lock);
 		n->contended_until = clock_ms() + CONTENDED_MS;
 		pthread_mutex_unlock(&n->lock);
@@ -256,7 +280,8 @@ static void entry_changed(struct mount *m, struct node *n, const char *name)
 	(void)fuse_lowlevel_notify_inval_inode(m->se, node_id(n), -1, 0);
 	if (!atomic_load(&m->epoch_works))
 		return;
-	if (all || atomic_load(&n->naming) > 0 || !drop_wait(m, n, drop_queue(m, n, name, 0, 0)))
+	if (all || atomic_load(&n->naming) > 0 ||
+	    !drop_wait(m, n, drop_queue(m, n, name, 0, 0, 0), DROP_WAIT_MS))
 		cache_inc_epoch(m);
 }
 
@@ -318,7 +343,7 @@ void cache_reset(void *ctx, uint32_t group)
 			(void)fuse_lowlevel_notify_inval_inode(m->se, node_id(n), -1, 0);
 		}
 		if (had && n->ino.num != 0) {
-			struct drop *d = drop_queue(m, n, NULL, 0, 0);
+			struct drop *d = drop_queue(m, n, NULL, 0, 0, 0);
 
 			if (last) {
 				pthread_mutex_lock(&m->drop_lock);
@@ -333,7 +358,7 @@ void cache_reset(void *ctx, uint32_t group)
 	if (any)
 		cache_inc_epoch(m);
 	if (last)
-		(void)drop_wait(m, last_node, last);
+		(void)drop_wait(m, last_node, last, DROP_WAIT_MS);
 	lock_wake(m); /* a new primary does not know who waits for a lock */
 }
 
@@ -388,6 +413,7 @@ int cache_start(struct mount *m)
 	pthread_mutex_init(&m->drop_lock, NULL);
 	pthread_cond_init(&m->drop_changed, NULL);
 	m->drop_last = &m->drop_first;
+	end_start(m);
 	random_bytes(m->name_key, sizeof(m->name_key));
 	for (size_t i = 0; i < ARRAY_SIZE(m->dropper); i++)
 		if (pthread_create(&m->dropper[i], NULL, dropper, m) != 0)

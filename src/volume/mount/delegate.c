@@ -5,7 +5,8 @@
  * it before it was given back, so what is answered here is what everybody will see:
  *   - create of a name that is not there: answered at once with a number of the delegation's. The file is made with its first write (one operation for both, and
  *     one wait), its close, whatever else asks for it, or after BORN_MS;
- *   - unlink of a file with one name that nobody here has open, and utimens: answered at once, sent behind ("errands").
+ *   - unlink of a file with one name that nobody here has open, and utimens: answered at once, sent behind ("errands"). Times go along with a chmod or chown
+ *     that follows within TIMES_MS (tar, cp -p): one operation, and its wait.
  * A write and a close still wait until file and bytes are on every in-sync copy. What only an errand knows is lost when this process is killed before it was
  * sent: names removed and times. Whoever calls fsync or locks files does not get that far: its folder is not delegated for CAREFUL_MS. fsync of a folder waits for its
  * errands and tells of their errors.
@@ -22,6 +23,8 @@
 #define PENDING_MAX  64
 #define RUNNERS	     6
 #define BORN_MS	     20	  /* a file that nobody writes, closes or looks at is made after so long */
+#define TIMES_MS     5	  /* times are sent after so long */
+#define TIMES_MAX    32	  /* when so many errands of the folder wait: at once */
 #define IDLE_MS	     2000 /* unused: given back */
 #define SCORE	     3	  /* names changed, not more than SCORE_MS apart, before it is asked for */
 #define SCORE_MS     1000
@@ -57,6 +60,7 @@ struct delegs {
 	pthread_cond_t work, landed;
 	struct deleg d[DELEGS_MAX];
 	struct errand *first, **last;
+	uint64_t alarm_ms; /* a runner that waits looks by itself then; UINT64_MAX: none does */
 	pthread_t runner[RUNNERS];
 	bool stop;
 };
@@ -109,7 +113,8 @@ static void errand_put(struct mount *m, struct errand *e, uint64_t due_ms)
 	e->d->pending++;
 	e->d->used_ms = clock_ms();
 	atomic_store(&e->n->errand, e);
-	pthread_cond_signal(&t->work);
+	if (due_ms < t->alarm_ms)
+		pthread_cond_signal(&t->work);
 }
 
 static void take_out(struct delegs *t, struct errand *e)
@@ -123,18 +128,30 @@ static void take_out(struct delegs *t, struct errand *e)
 		t->last = at;
 }
 
-/* Of the folder (or of one file) everything is sent now. */
-static void hurry(struct delegs *t, const struct deleg *d, const struct errand *only)
+/* Everything of the folder is sent now. */
+static void hurry(struct delegs *t, const struct deleg *d)
 {
 	bool some = false;
 
 	for (struct errand *e = t->first; e; e = e->next)
-		if (e->d == d && (!only || e == only) && e->due_ms > 0) {
+		if (e->d == d && e->due_ms > 0) {
 			e->due_ms = 0;
 			some = true;
 		}
 	if (some)
 		pthread_cond_broadcast(&t->work);
+}
+
+/* A runner is about to be away: another one sees to what is due later, of which nobody was told. */
+static void hand_over(struct delegs *t)
+{
+	if (t->alarm_ms != UINT64_MAX)
+		return;
+	for (struct errand *e = t->first; e; e = e->next)
+		if (!e->running && e->due_ms > 0) {
+			pthread_cond_signal(&t->work);
+			return;
+		}
 }
 
 /* What came of it. Not under lock. */
@@ -148,7 +165,7 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 		if (e->op.type == VFS_UNLINK)
 			(void)cache_learn(m, e->n, &res->gone, false, NULL);
 		else
-			(void)cache_learn(m, e->n, &res->attr, keep, NULL);
+			(void)end_changed(m, e->n, &res->attr, keep, NULL);
 		if (e->op.type == VFS_SETATTR) {
 			pthread_mutex_lock(&e->n->lock);
 			e->n->touched = res->attr.version;
@@ -203,6 +220,15 @@ static int run(struct mount *m, struct errand *e, struct vfs_result *res, bool *
 	return r;
 }
 
+static void run_here(struct mount *m, struct errand *e)
+{
+	struct vfs_result res = {0};
+	bool leased;
+
+	(void)run(m, e, &res, &leased);
+	vfs_result_done(&res);
+}
+
 /* ---- waiting ---- */
 
 void deleg_wait(struct mount *m, const struct vol_id *folder)
@@ -215,7 +241,7 @@ void deleg_wait(struct mount *m, const struct vol_id *folder)
 	pthread_mutex_lock(&t->lock);
 	d = find(t, folder);
 	if (d && d->pending > 0) {
-		hurry(t, d, NULL);
+		hurry(t, d);
 		d->waiters++;
 		while (d->pending > 0)
 			pthread_cond_wait(&t->landed, &t->lock); /* each errand has its time limit */
@@ -233,8 +259,12 @@ void deleg_wait_node(struct mount *m, struct node *n)
 		return;
 	pthread_mutex_lock(&t->lock);
 	e = atomic_load(&n->errand);
-	if (e && !e->running)
-		hurry(t, e->d, e);
+	if (e && !e->running) {
+		e->running = true; /* ours: no hand-over between threads */
+		pthread_mutex_unlock(&t->lock);
+		run_here(m, e);
+		return;
+	}
 	while (e && atomic_load(&n->errand) == e)
 		pthread_cond_wait(&t->landed, &t->lock);
 	pthread_mutex_unlock(&t->lock);
@@ -326,6 +356,7 @@ static struct node *make_here(struct mount *m, struct deleg *d, const char *name
 				    .gid = op.attr.gid};
 	n->attr.atime_ns = n->attr.mtime_ns = n->attr.ctime_ns = op.attr.ctime_ns;
 	n->attr_known = n->leased = n->no_xattrs = true;
+	n->zeros_from = n->size_told = 0;
 	pthread_mutex_unlock(&n->lock);
 	pthread_mutex_lock(&folder->lock);
 	folder_made(m, folder, name, ino.num);
@@ -456,6 +487,31 @@ static void set_times(struct vfs_attr *a, struct vfs_op *op, int64_t now)
 	op->flags |= VFS_TIMED;
 }
 
+/* What op sets is set by `to`, too. */
+static void set_too(struct vfs_op *to, const struct vfs_op *op)
+{
+	if (op->set & VFS_SET_MODE)
+		to->attr.mode = op->attr.mode;
+	if (op->set & VFS_SET_UID)
+		to->attr.uid = op->attr.uid;
+	if (op->set & VFS_SET_GID)
+		to->attr.gid = op->attr.gid;
+	if (op->set & VFS_SET_ATIME)
+		to->attr.atime_ns = op->attr.atime_ns;
+	if (op->set & VFS_SET_MTIME)
+		to->attr.mtime_ns = op->attr.mtime_ns;
+	to->set |= op->set;
+	to->attr.ctime_ns = op->attr.ctime_ns;
+}
+
+/* The file's errand, if it is of this kind and nobody has it in hand; under lock. */
+static struct errand *waiting(struct node *n, enum vfs_op_type type)
+{
+	struct errand *e = atomic_load(&n->errand);
+
+	return e && e->op.type == type && !e->running ? e : NULL;
+}
+
 bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_op *op)
 {
 	const uint32_t times = VFS_SET_ATIME | VFS_SET_MTIME | VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW;
@@ -470,9 +526,10 @@ bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_o
 	gate_in(m);
 	pthread_mutex_lock(&t->lock);
 	d = usable(m, &n->ino.folder);
+	e = waiting(n, VFS_SETATTR);
 	pthread_mutex_lock(&n->lock);
-	may = d && d->folder && n->leased && n->attr_known && n->attr.nlink > 0 && !atomic_load(&n->errand) &&
-	      !atomic_load(&n->retired);
+	may = d && d->folder && n->leased && n->attr_known && n->attr.nlink > 0 &&
+	      (e || !atomic_load(&n->errand)) && !atomic_load(&n->retired) && end_known(n, &n->attr);
 	if (may) {
 		set_times(&n->attr, op, wall_ns());
 		n->touched = n->attr.version;
@@ -480,36 +537,51 @@ bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_o
 		to_stat(m, &n->attr, &st);
 	}
 	pthread_mutex_unlock(&n->lock);
-	if (may) {
-		e = errand_new(m, d, n, op, NULL);
-		if (e)
-			errand_put(m, e, 0);
-		else
-			cache_unsure(n);
-	}
+	if (may && e)
+		set_too(&e->op, op);
+	else if (may && (e = errand_new(m, d, n, op, NULL)))
+		errand_put(m, e, d->pending < TIMES_MAX ? clock_ms() + TIMES_MS : 0);
+	else if (may)
+		cache_unsure(n);
 	pthread_mutex_unlock(&t->lock);
-	if (e)
+	may = may && e;
+	if (may)
 		fuse_reply_attr(req, &st, KEEP_S);
 	gate_out(m);
-	return e;
+	return may;
 }
 
-/* Takes the making of the file over; NULL: it is made, or somebody does it. */
-static struct errand *claim_making(struct mount *m, struct node *n)
+/* Takes what waits of the file over, if it is of this kind; NULL: it is done, or somebody does it. */
+static struct errand *claim(struct mount *m, struct node *n, enum vfs_op_type type)
 {
-	struct delegs *t = m->delegs;
 	struct errand *e;
 
 	if (!atomic_load(&n->errand))
 		return NULL;
-	pthread_mutex_lock(&t->lock);
-	e = atomic_load(&n->errand);
-	if (e && (e->op.type != VFS_CREATE || e->running))
-		e = NULL;
+	pthread_mutex_lock(&m->delegs->lock);
+	e = waiting(n, type);
 	if (e)
 		e->running = true; /* ours */
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_unlock(&m->delegs->lock);
 	return e;
+}
+
+bool deleg_with_times(struct mount *m, struct node *n, const struct vfs_op *op, struct vfs_result *res,
+		      bool *ret_leased, int *ret)
+{
+	struct errand *e = op->set & ~(uint32_t)(VFS_SET_MODE | VFS_SET_UID | VFS_SET_GID)
+				   ? NULL
+				   : claim(m, n, VFS_SETATTR);
+
+	if (!e)
+		return false;
+	set_too(&e->op, op);
+	e->op.attr.ctime_ns = wall_ns();
+	e->op.uid = op->uid;
+	e->op.gid = op->gid;
+	e->op.pid = op->pid;
+	*ret = run(m, e, res, ret_leased);
+	return true;
 }
 
 bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,
@@ -522,7 +594,7 @@ bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_
 		return false;
 	if ((op->off == 0 || op->flags & VFS_APPEND) && op->len <= VFS_BORN_MAX &&
 	    (map->stripe == 1 || vol_group_of_stripe(map, &n->ino, 0) == vol_owner(map, &n->ino.folder))) {
-		e = claim_making(m, n);
+		e = claim(m, n, VFS_CREATE);
 		if (e) {
 			e->op.payload = op->payload;
 			e->op.len = op->len;
@@ -537,21 +609,18 @@ bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_
 
 void deleg_made(struct mount *m, struct node *n)
 {
-	struct vfs_result res = {0};
 	struct errand *e;
-	bool leased;
 
 	if (!atomic_load(&n->errand))
 		return;
-	e = claim_making(m, n);
+	e = claim(m, n, VFS_CREATE);
 	if (e) {
-		(void)run(m, e, &res, &leased);
-		vfs_result_done(&res);
+		run_here(m, e);
 		return;
 	}
 	pthread_mutex_lock(&m->delegs->lock); /* a runner makes it? */
 	e = atomic_load(&n->errand);
-	while (e && e->op.type == VFS_CREATE && atomic_load(&n->errand) == e)
+	while (e && atomic_load(&n->errand) == e && e->op.type == VFS_CREATE) /* else it is freed */
 		pthread_cond_wait(&m->delegs->landed, &m->delegs->lock);
 	pthread_mutex_unlock(&m->delegs->lock);
 }
@@ -563,7 +632,7 @@ static void end(struct delegs *t, struct deleg *d)
 	if (d->state == ENDING)
 		return;
 	d->state = ENDING;
-	hurry(t, d, NULL);
+	hurry(t, d);
 	pthread_cond_broadcast(&t->work);
 }
 
@@ -671,6 +740,7 @@ static void ask_for(struct mount *m, struct deleg *d)
 	int r;
 
 	d->busy = true;
+	hand_over(t);
 	pthread_mutex_unlock(&t->lock);
 	r = vclient_call(slot_of(m), &op, &res, NULL);
 	pthread_mutex_lock(&folder->lock);
@@ -703,6 +773,7 @@ static void give_back(struct mount *m, struct deleg *d)
 	struct vfs_result res = {0};
 
 	d->busy = true;
+	hand_over(t);
 	pthread_mutex_unlock(&t->lock);
 	(void)vclient_call(slot_of(m), &op, &res, NULL); /* a brick takes it by itself when this fails */
 	vfs_result_done(&res);
@@ -787,9 +858,6 @@ static bool do_one(struct mount *m, uint64_t now, uint64_t *ret_next)
 
 	*ret_next = now + LOOK_MS;
 	for (struct errand *e = t->first; e; e = e->next) {
-		struct vfs_result res = {0};
-		bool leased;
-
 		if (e->running)
 			continue;
 		if (e->due_ms > now && !t->stop) {
@@ -797,9 +865,9 @@ static bool do_one(struct mount *m, uint64_t now, uint64_t *ret_next)
 			continue;
 		}
 		e->running = true;
+		hand_over(t);
 		pthread_mutex_unlock(&t->lock);
-		(void)run(m, e, &res, &leased);
-		vfs_result_done(&res);
+		run_here(m, e);
 		pthread_mutex_lock(&t->lock);
 		return true;
 	}
@@ -844,8 +912,14 @@ static void *runner(void *arg)
 			continue;
 		if (t->stop && !in_use(t))
 			break;
+		if (next < t->alarm_ms)
+			t->alarm_ms = next;
+		else
+			next = now + LOOK_MS; /* another one looks in time */
 		until = clock_after(next - now);
 		(void)pthread_cond_timedwait(&t->work, &t->lock, &until);
+		if (t->alarm_ms == next)
+			t->alarm_ms = UINT64_MAX;
 	}
 	pthread_cond_broadcast(&t->work);
 	pthread_mutex_unlock(&t->lock);
@@ -871,6 +945,7 @@ int deleg_start(struct mount *m)
 	pthread_cond_init(&t->landed, &a);
 	pthread_condattr_destroy(&a);
 	t->last = &t->first;
+	t->alarm_ms = UINT64_MAX;
 	m->delegs = t;
 	for (uint32_t i = 0; i < RUNNERS; i++)
 		if (pthread_create(&t->runner[i], NULL, runner, m) != 0)

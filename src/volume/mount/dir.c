@@ -266,6 +266,8 @@ static bool emit(struct reply *p, const char *name, struct vol_ino ino, uint32_t
 	struct fuse_entry_param e = {0};
 	size_t left = p->size - p->len, need;
 	struct node *n = NULL;
+	struct vfs_attr now;
+	bool keep;
 
 	need = p->plus ? fuse_add_direntry_plus(p->req, NULL, 0, name, NULL, 0)
 		       : fuse_add_direntry(p->req, NULL, 0, name, NULL, 0);
@@ -283,10 +285,12 @@ static bool emit(struct reply *p, const char *name, struct vol_ino ino, uint32_t
 		node_forget(p->m, n, 1);
 		n = NULL;
 	}
+	keep = n && cache_learn(p->m, n, a, p->keep, &now);
+	if (n && !end_may_tell(n, &now)) { /* to be looked up */
+		node_forget(p->m, n, 1);
+		n = NULL;
+	}
 	if (n) {
-		struct vfs_attr now;
-		bool keep = cache_learn(p->m, n, a, p->keep, &now);
-
 		to_stat(p->m, &now, &e.attr);
 		e.ino = node_id(n);
 		e.generation = n->generation;

@@ -11,6 +11,8 @@
 
 #include "volume/mount/internal.h"
 
+#define FIT_TRIES 11
+
 static __thread uint8_t *room; /* for what is read; a thread's, IO_MAX bytes */
 
 static uint8_t *read_room(void)
@@ -64,7 +66,7 @@ static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 	r = change_call(m, n, NULL, &op, &res, &leased);
 	if (r == 0) {
 		gate_in(m);
-		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
 		gate_out(m);
 	} else
 		cache_unsure(n);
@@ -152,8 +154,10 @@ static bool read_from_lookup(fuse_req_t req, struct mount *m, struct node *n, ui
 	head_read(m, n);
 	gate_in(m);
 	got = head_take(m, n, off, room, len);
-	if (got >= 0)
+	if (got >= 0) {
+		(void)end_fits(n, off, len, (uint32_t)got, true);
 		fuse_reply_buf(req, (char *)room, (size_t)got);
+	}
 	gate_out(m);
 	return got >= 0;
 }
@@ -172,6 +176,29 @@ int64_t file_ask(struct mount *m, struct node *n, uint64_t off, uint8_t *to, uin
 	return vclient_read(slot_of(m), &n->ino, end, off, to, len, ret_leased);
 }
 
+/* Into the thread's room: bytes that came, inside the gate, or -errno, outside of it. Asked again when they end before the end that is known by now; how often
+ * that may happen: others append, or the file was truncated. */
+static int64_t read_fitting(fuse_req_t req, struct mount *m, struct node *n, uint64_t off, uint32_t len,
+			    struct tick *t, bool *ret_leased)
+{
+	for (int i = 0;; i++) {
+		struct vfs_attr a;
+		bool keep;
+		int64_t got;
+
+		*t = tick_of(m, &n->ino, NULL);
+		got = file_ask(m, n, off, room, len, ret_leased);
+		if (got < 0)
+			return got;
+		gate_in(m);
+		if (end_fits(n, off, len, (uint32_t)got, i == FIT_TRIES))
+			return got;
+		gate_out(m);
+		if (i % 4 == 3)
+			(void)meta_refresh(m, req, n, &a, &keep);
+	}
+}
+
 void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
@@ -182,7 +209,6 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	int64_t got;
 
 	behind_drain(m, n);
-	t = tick_of(m, &n->ino, NULL);
 	if (!read_room()) {
 		fuse_reply_err(req, ENOMEM);
 		return;
@@ -190,24 +216,24 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	if (read_from_lookup(req, m, n, (uint64_t)off, (uint32_t)MIN(size, IO_MAX)))
 		return;
 	start = around ? clock_us() : 0;
-	got = file_ask(m, n, (uint64_t)off, room, (uint32_t)MIN(size, IO_MAX), &leased);
+	got = read_fitting(req, m, n, (uint64_t)off, (uint32_t)MIN(size, IO_MAX), &t, &leased);
 	if (got < 0) {
 		fuse_reply_err(req, got == -ENOENT ? ESTALE : (int)-got);
 		return;
 	}
-	if (around) {
-		fill_took(m, false, clock_us() - start);
-		(void)node_pin(m, n->index); /* the kernel may forget it behind the reply */
-	}
-	gate_in(m);
 	keep = tick_same(m, &t);
 	pthread_mutex_lock(&n->lock);
 	if (keep && leased)
 		cache_keep(n);
 	keep &= n->leased;
 	pthread_mutex_unlock(&n->lock);
+	start = around ? clock_us() - start : 0;
+	if (around)
+		(void)node_pin(m, n->index); /* the kernel may forget it behind the reply */
 	fuse_reply_buf(req, (char *)room, (size_t)got);
 	gate_out(m);
+	if (around)
+		fill_took(m, false, start);
 	if (!keep && !direct)
 		cache_drop_behind(m, n, (uint64_t)off, size);
 	if (around && keep)
@@ -425,18 +451,24 @@ static bool still_durable(const struct node *n)
 }
 
 /* Before the reply to a write that went past the page cache: the kernel has dropped its pages before it, but who else has the file open may have read them again
- * meanwhile, as they were. */
+ * meanwhile, as they were; reads on their way are asked again from now on when they ended too soon (end.c). What was appended ends where the brick says, which may
+ * be behind the end that the kernel knows. */
 static void drop_read_meanwhile(struct mount *m, struct node *n, const struct fuse_file_info *fi,
 				const struct vfs_op *op, const struct vfs_result *res)
 {
-	uint64_t off = op->off;
+	uint64_t off = op->off, len = op->len;
 
 	if (!fi || fi->writepage || atomic_load(&n->opens) < 2 ||
 	    !(fi->flags & (O_APPEND | O_DIRECT) || atomic_load(&n->direct)))
 		return;
-	if (fi->flags & O_APPEND)
-		off = res->attr.size > op->len ? res->attr.size - op->len : 0;
-	cache_drop(m, n, off, op->len);
+	(void)cache_learn(m, n, &res->attr, false, NULL);
+	if (fi->flags & O_APPEND) {
+		pthread_mutex_lock(&n->lock);
+		off = MIN(n->zeros_from, res->attr.size - MIN(res->attr.size, len));
+		pthread_mutex_unlock(&n->lock);
+		len = 0;
+	}
+	cache_drop(m, n, off, len, DROP_WAIT_MS);
 }
 
 /* To the write that made the file: what it said is known already. */
@@ -514,7 +546,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 		drop_read_meanwhile(m, n, fi, &op, &res);
 		gate_in(m);
 		keep = tick_same(m, &t);
-		keep = cache_learn(m, n, &res.attr, keep && leased, NULL) && keep;
+		keep = end_changed(m, n, &res.attr, keep && leased, NULL);
 		fuse_reply_write(req, (size_t)op.len);
 		gate_out(m);
 	}
@@ -606,7 +638,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	changed(slot_of(m), n, r, op.pid);
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);
-		(void)cache_learn(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
 		gate_out(m);
 	} else
 		cache_unsure(n);

@@ -95,7 +95,8 @@ static uint64_t ask_and_begin(struct mount *m, struct node *n, const struct bloc
 	pthread_mutex_lock(&n->lock);
 	if (keep && leased)
 		cache_keep(n);
-	keep = keep && allowed(n) && n->attr_known && n->attr.version == b->version;
+	keep = keep && allowed(n) && n->attr_known && n->attr.version == b->version &&
+	       end_known(n, &n->attr); /* the kernel takes the end of the bytes for the file's */
 	if (keep)
 		atomic_fetch_add(&n->filling, 1);
 	pthread_mutex_unlock(&n->lock);

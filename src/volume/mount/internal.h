@@ -91,6 +91,10 @@ struct node {
 	uint64_t touched_us, touched; /* newest SETATTR through here: when it was sent, the version it made */
 	uint64_t contended_until;     /* written by others while it was written here */
 	_Atomic uint32_t doubt;	      /* drops of its pages that have not come to their end */
+	uint64_t zeros_from; /* end.c: the kernel's pages may be zeros from here on; UINT64_MAX = nowhere */
+	uint64_t
+		size_told; /* the size that the kernel knows, or less; UINT64_MAX = it does not know the file */
+	struct drop *end_drop;	  /* of all pages from there on, queued or running */
 	uint32_t writers;	  /* open for writing here, or its size is being changed: no fill begins */
 	struct put_aside *aside;  /* they wait for fills to end */
 	_Atomic uint32_t filling; /* fills in flight (fill.c) */
@@ -117,12 +121,21 @@ struct mount_settings {
 
 struct drop {
 	struct drop *next;
+	struct drop *end_next;
+	uint64_t zeros_since; /* as zeros_from, of pages that came since it was queued */
+	uint64_t size;	      /* what the kernel is told then; 0 = nothing */
 	int refs;
-	bool done;
-	uint64_t id; /* fuse id */
+	bool done, to_end, stays; /* stays: no page goes */
+	uint64_t id;		  /* fuse id */
 	bool entry;
 	int64_t off, len;
 	char name[VFS_NAME_MAX + 1];
+};
+
+struct kernel_head { /* fuse_out_header */
+	uint32_t len;
+	int32_t error;
+	uint64_t unique;
 };
 
 struct waiter;
@@ -138,6 +151,8 @@ struct mount {
 	struct nodes nodes;
 	_Atomic uint64_t tick[TICKS], pushes;
 	pthread_rwlock_t gate;
+	_Atomic uint32_t growing; /* threads in end.c that wait for pages to go */
+	void *nowhere;		  /* an address that cannot be read */
 	_Atomic bool epoch_works, direct_mmap, killpriv, stopping;
 	_Atomic uint32_t names_all;
 	_Atomic uint32_t renames;   /* over two folders, in flight */
@@ -218,17 +233,40 @@ void cache_stop(struct mount *m);
 void cache_inc_epoch(struct mount *m);
 /* Behind a reply that must not be kept: pages of the range go. */
 void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t len);
-/* Pages of the range go, and are gone when this returns, unless somebody holds them for BUSY_WAIT_MS. Not for who writes through the page cache. */
-void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len);
+/* Pages of the range (len 0: to the end) go, and are gone when this returns, unless somebody holds them for wait_ms, or BUSY_WAIT_MS when this mount is
+ * changing the file. Not for who writes through the page cache. */
+void cache_drop(struct mount *m, struct node *n, uint64_t off, uint64_t len, uint64_t wait_ms);
 /* Takes what an answer said of the node (newer versions only; NULL = nothing); keep: under a lease. *ret (may be NULL): what to tell the kernel.
  * True: it may keep it. Inside the gate, until the reply is given. */
 bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
+/* As cache_drop of all pages from off on (UINT64_MAX: none); then the kernel knows this size, when that is right (end_raise). wait_ms 0: done by this
+ * thread, which may wait for reads and writes on their way, so some must be left for them. */
+void cache_grow(struct mount *m, struct node *n, uint64_t off, uint64_t size, uint64_t wait_ms);
 void cache_retired(struct mount *m, struct node *n);	    /* nothing is kept of it any more */
 void cache_folder_changed(struct mount *m, struct node *n); /* as if another mount had changed it */
 void cache_keep(struct node *n);			    /* under lock: under a lease from now on */
 void cache_unsure(struct node *n);			    /* attributes are not known any more */
 void gate_in(struct mount *m);
 void gate_out(struct mount *m);
+
+/* ---- end.c ---- */
+void end_start(struct mount *m);
+/* Inside the gate, until the reply is given: may this answer, so many of len bytes, fill pages? False: it is of a shorter file than is known by now. last: it is
+ * not asked for again. */
+bool end_fits(struct node *n, uint64_t off, uint32_t len, uint32_t got, bool last);
+/* A drop of pages from off to the end, if it is one, begins; has ended. */
+void end_drop_begins(struct node *n, struct drop *d);
+void end_drop_ends(struct node *n, struct drop *d);
+/* Waits for pages: the kernel knows this size when it returns, unless there are pages that end in zeros before it. */
+void end_raise(struct mount *m, struct node *n, uint64_t size);
+/* cache_learn of the answer to a change of the file made here; true: it may be kept. Pages that the kernel should not have any more are gone. */
+bool end_changed(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
+/* Node locked: the kernel knows this size, or does not know the file. */
+bool end_known(const struct node *n, const struct vfs_attr *a);
+/* Inside the gate: may the kernel be told these attributes at once? Then it is. */
+bool end_may_tell(struct node *n, const struct vfs_attr *a);
+/* What to tell the kernel of the node, when it may be. True: it may keep it. Inside the gate, which is left and entered again when pages have to go first. */
+bool end_tell(struct mount *m, struct node *n, struct vfs_attr *ret);
 
 /* ---- delegate.c ---- */
 int deleg_start(struct mount *m);
@@ -247,6 +285,9 @@ bool deleg_create(fuse_req_t req, struct mount *m, struct node *folder, const ch
 bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const char *name,
 		  const struct vfs_op *op);
 bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_op *op);
+/* A chmod or chown of a file whose times are still to be sent may go with them: true, and *ret is the outcome. */
+bool deleg_with_times(struct mount *m, struct node *n, const struct vfs_op *op, struct vfs_result *res,
+		      bool *ret_leased, int *ret);
 /* A write to a file that is not made yet may make it with its bytes: true, and *ret is the outcome. */
 bool deleg_write(struct mount *m, struct node *n, struct vfs_op *op, struct vfs_result *res, bool *ret_leased,
 		 int *ret);

@@ -65,8 +65,7 @@ void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	gate_in(m);
-	if (keep)
-		keep = cache_learn(m, n, NULL, false, &a);
+	keep = end_tell(m, n, &a) && keep;
 	to_stat(m, &a, &st);
 	fuse_reply_attr(req, &st, keep ? KEEP_S : 0);
 	gate_out(m);
@@ -144,6 +143,7 @@ static bool answer_here(fuse_req_t req, struct mount *m, struct node *n, const s
 	may = changes_nothing(n, op);
 	a = n->attr;
 	pthread_mutex_unlock(&n->lock);
+	may = may && end_may_tell(n, &a);
 	if (may) {
 		to_stat(m, &a, &st);
 		fuse_reply_attr(req, &st, KEEP_S);
@@ -176,7 +176,8 @@ static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, i
 	t = tick_of(m, &n->ino, NULL);
 	sent_us = clock_us();
 	atomic_fetch_add(&n->writing, 1);
-	r = change_call(m, n, NULL, &op, &res, &leased);
+	if (!deleg_with_times(m, n, &op, &res, &leased, &r))
+		r = change_call(m, n, NULL, &op, &res, &leased);
 	moved_changed(m, n);
 	if (r < 0) {
 		cache_unsure(n);
@@ -185,11 +186,12 @@ static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, i
 		struct stat now;
 
 		gate_in(m);
-		keep = cache_learn(m, n, &res.attr, leased && tick_same(m, &t), &a);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
 		pthread_mutex_lock(&n->lock);
 		n->touched = res.attr.version;
 		n->touched_us = sent_us;
 		pthread_mutex_unlock(&n->lock);
+		keep = end_tell(m, n, &a);
 		to_stat(m, &a, &now);
 		fuse_reply_attr(req, &now, keep ? KEEP_S : 0);
 		gate_out(m);

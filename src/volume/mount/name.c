@@ -112,6 +112,7 @@ static void reply_found(fuse_req_t req, struct mount *m, struct node *folder, co
 		head_put(m, n, now.version, f->data, f->len);
 	if (!fi)
 		head_looked_up(m, n, &now);
+	keep = end_tell(m, n, &now);
 	entry_param(m, n, &now, &e);
 	e.attr_timeout = keep ? KEEP_S : 0;
 	e.entry_timeout = tick_same(m, &f->tick) && folder_leased(m, folder) ? KEEP_S : 0;

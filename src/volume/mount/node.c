@@ -126,6 +126,7 @@ static struct node *add(struct nodes *t, const struct vol_ino *ino)
 	if (!n)
 		return NULL;
 	n->ino = *ino;
+	n->zeros_from = n->size_told = UINT64_MAX;
 	n->generation++;
 	b = &t->bucket[(uint32_t)ino_hash(ino) & (t->n_buckets - 1)];
 	n->next = *b;

@@ -104,6 +104,10 @@ static int take_word(struct words *w, const char *word, struct err *e)
 		buf_addf(&w->kernel, "%s%s", w->kernel.len ? "," : "", word);
 		return 0;
 	}
+	if (streq(word, "remount"))
+		return err_set(e, -EINVAL,
+			       "-o remount: unmount and mount anew; for ro and rw alone: mount -i -o "
+			       "remount,ro DIR");
 	if (streq(word, "allow_other"))
 		word = "allow-other";
 	else if (streq(word, "noallow_other"))
