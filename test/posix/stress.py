@@ -47,8 +47,11 @@ def write(path, offset, data, flags):
 
 def read(path):
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # another process may have put a fifo there meanwhile
-    with open(fd, "rb") as f:
-        return hashlib.md5(f.read()).hexdigest()
+    try:
+        with open(fd, "rb", closefd=False) as f:  # of a folder this fails
+            return hashlib.md5(f.read()).hexdigest()
+    finally:
+        os.close(fd)
 
 
 def allocate(path, offset, size):
