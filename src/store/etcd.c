@@ -211,8 +211,8 @@ static int ask(struct etcd *c, size_t ep, int64_t timeout_ms, int64_t *ret_rev, 
 static void mind(struct etcd *c, size_t ep, bool feed_turn)
 {
 	struct err why = {0};
+	int64_t rev, seen = hub_rev(c->store.hub);
 	bool failed, feed;
-	int64_t rev;
 
 	pthread_mutex_lock(&c->lock);
 	failed = c->ep[ep].failed_ms != 0;
@@ -220,9 +220,14 @@ static void mind(struct etcd *c, size_t ep, bool feed_turn)
 	pthread_mutex_unlock(&c->lock);
 	if (!failed && !feed)
 		return;
-	if (ask(c, ep, failed ? MINDER_TRY_MS : FEED_TRY_MS, &rev, &why) == 0)
+	if (ask(c, ep, failed ? MINDER_TRY_MS : FEED_TRY_MS, &rev, &why) == 0) {
 		endpoint_up(c, ep);
-	else if (feed)
+		if (rev < seen && rev < hub_rev(c->store.hub)) { /* the feed has not begun anew meanwhile */
+			pthread_mutex_lock(&c->lock);
+			c->went_back = true;
+			pthread_mutex_unlock(&c->lock);
+		}
+	} else if (feed)
 		etcd_failed(c, ep, why.text);
 }
 

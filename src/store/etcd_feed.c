@@ -147,6 +147,16 @@ static bool better_endpoint(const struct session *w)
 	return clock_ms() - w->since_ms > RETURN_MS && etcd_pick(w->c) < w->ep;
 }
 
+static bool went_back(struct etcd *c)
+{
+	bool back;
+
+	pthread_mutex_lock(&c->lock);
+	back = c->went_back;
+	pthread_mutex_unlock(&c->lock);
+	return back;
+}
+
 static void set_feed_endpoint(struct etcd *c, int ep)
 {
 	pthread_mutex_lock(&c->lock);
@@ -169,6 +179,10 @@ static int session_follow(struct session *w)
 			if (session_ping(w) < 0)
 				return err_set(&w->why, -ETIMEDOUT, "%s: takes no more requests",
 					       w->c->ep[w->ep].address);
+			if (went_back(w->c))
+				return err_set(&w->why, -ESTALE,
+					       "etcd's newest revision was %lld and is lower now",
+					       (long long)hub_rev(w->c->store.hub));
 			if (better_endpoint(w))
 				return 0;
 		}
@@ -187,7 +201,7 @@ static int session_follow(struct session *w)
 	return 0;
 }
 
-/* Compacted or a gap: every watch is told to list again, and the feed starts at the newest revision. */
+/* Compacted, a gap, or a store that has lost its data: every watch is told to list again, and the feed starts at the newest revision. */
 static void start_anew(struct etcd *c, int why)
 {
 	struct err e = {0};
@@ -196,6 +210,9 @@ static void start_anew(struct etcd *c, int why)
 	while (!etcd_closing(c)) {
 		if (etcd_revision(c, &rev, &e) == 0) {
 			hub_reset(c->store.hub, rev, why);
+			pthread_mutex_lock(&c->lock);
+			c->went_back = false;
+			pthread_mutex_unlock(&c->lock);
 			return;
 		}
 		etcd_sleep(c, PAUSE_MS);

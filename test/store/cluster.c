@@ -234,6 +234,15 @@ void cluster_kill(struct cluster *c, int member)
 	c->pid[member] = 0;
 }
 
+void cluster_lose(struct cluster *c, int member)
+{
+	_cleanup_free_ char *data = xasprintf("%s/m%d", c->dir, member);
+
+	ensure(c->pid[member] == 0);
+	if (dir_remove(data, NULL) < 0)
+		fail_msg("%s stays", data);
+}
+
 void cluster_freeze(struct cluster *c, int member, bool frozen)
 {
 	kill(c->pid[member], frozen ? SIGSTOP : SIGCONT);

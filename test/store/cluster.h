@@ -26,6 +26,7 @@ void cluster_stop(struct cluster *c);
 char *cluster_uri(const struct cluster *c, int first);
 void cluster_kill(struct cluster *c, int member); /* SIGKILL, and waits */
 void cluster_restart(struct cluster *c, int member);
+void cluster_lose(struct cluster *c, int member);		 /* its data, while it does not run */
 void cluster_freeze(struct cluster *c, int member, bool frozen); /* SIGSTOP: connected, but silent */
 /* Power off: the member is frozen, and no packet passes to or from it, so there is no reset either. */
 void cluster_power(struct cluster *c, int member, bool on);

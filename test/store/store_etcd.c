@@ -287,6 +287,36 @@ static void test_no_quorum(void **state)
 	store_free(s);
 }
 
+/* All members come back without their data: a watch would wait for revisions that may come in years, and misses what is written meanwhile. */
+static void test_data_lost(void **state)
+{
+	struct store *s = open_store(0, 8000);
+	struct store_op op = {.type = STORE_PUT, .key = "/lost/a", .value = "1", .value_len = 1};
+	struct recorder r;
+	int64_t before = newest(s), rev;
+
+	recorder_start(&r, s, "/lost/", before + 1);
+	recorder_wait_progress(&r, before, RECOVER_MS);
+	for (int i = 0; i < CLUSTER_MEMBERS; i++)
+		cluster_kill(&cluster, i);
+	for (int i = 0; i < CLUSTER_MEMBERS; i++)
+		cluster_lose(&cluster, i);
+	for (int i = 0; i < CLUSTER_MEMBERS; i++)
+		cluster_restart(&cluster, i);
+	assert_int_equal(recorder_wait_ended(&r, RECOVER_MS), -ESTALE);
+	recorder_stop(&r);
+	recorder_done(&r);
+	rev = newest(s);
+	assert_true(rev < before);
+	recorder_start(&r, s, "/lost/", rev + 1);
+	assert_int_equal(store_txn(s, NULL, 0, &op, 1, NULL, NULL), 0);
+	recorder_wait_events(&r, 1, RECOVER_MS);
+	recorder_stop(&r);
+	assert_int_equal(r.ended, 0);
+	recorder_done(&r);
+	store_free(s);
+}
+
 static void test_uris(void **state)
 {
 	struct store *s;
@@ -300,9 +330,8 @@ static void test_uris(void **state)
 int main(void)
 {
 	const struct CMUnitTest faults[] = {
-		cmocka_unit_test(test_uris),
-		cmocka_unit_test(test_faults),
-		cmocka_unit_test(test_no_quorum),
+		cmocka_unit_test(test_uris), cmocka_unit_test(test_faults), cmocka_unit_test(test_no_quorum),
+		cmocka_unit_test(test_data_lost), /* the last one */
 	};
 	struct store *s;
 	int bad;

@@ -136,7 +136,7 @@ class Folders(unittest.TestCase):
         shutil.rmtree(c.memory / "etcd")
         c.etcd.start()
         c.wait_etcd()
-        wait_for("all have noticed", lambda: all("the store has lost what it knew" in c.log(n) for n in c.bricks), 40)
+        wait_for("all have noticed", lambda: all("the store has lost what it knew" in c.log(n) for n in c.bricks), 10)
         (self.a / "first" / "f1").write_bytes(b"newer")
         self.sums["first/f1"] = hashlib.md5(b"newer").hexdigest()
         self.check(self.a)

@@ -27,8 +27,8 @@ struct follower {
 	bool stop, bricks_changed, volumes_changed, bricks_ended, volumes_ended;
 	struct store_watch *bricks_watch, *volumes_watch;
 	struct followed *followed; /* the lister's */
-	int64_t rev_max;	   /* of the store, seen by the lister */
-	bool went_back;
+	int64_t rev_max;	   /* of the store, as far as it was seen; under lock */
+	bool went_back;		   /* the lister's */
 };
 
 /* ---- letters to the loop ---- */
@@ -211,18 +211,27 @@ static void unfollow(struct follower *f, struct followed **at)
 	free(w);
 }
 
+/* The highest revision seen, this one included. */
+static int64_t rev_seen(struct follower *f, int64_t rev)
+{
+	uv_mutex_lock(&f->lock);
+	rev = f->rev_max = MAX(f->rev_max, rev);
+	uv_mutex_unlock(&f->lock);
+	return rev;
+}
+
 /* A store that is empty, or as it was some time ago, has deleted nothing: its revisions would have risen. Until this process ends volumes that are not there stay
  * as they are; they go on while none of their bricks fails. */
-static void store_looked(struct follower *f, int64_t rev)
+static void store_looked(struct follower *f, int64_t rev, int64_t before)
 {
-	if (rev < f->rev_max && !f->went_back) {
+	if (rev < before && !f->went_back) {
 		log_error("the store has lost what it knew (revision %lld, it was %lld): volumes that it "
 			  "does not know any "
 			  "more are kept, and go on as they are; give it back its data",
-			  (long long)rev, (long long)f->rev_max);
+			  (long long)rev, (long long)before);
 		f->went_back = true;
 	}
-	f->rev_max = MAX(f->rev_max, rev);
+	(void)rev_seen(f, rev);
 }
 
 static int list_volumes(struct follower *f)
@@ -230,7 +239,7 @@ static int list_volumes(struct follower *f)
 	char **names = NULL;
 	size_t n = 0;
 	struct err e = {0};
-	int64_t rev = 0;
+	int64_t rev = 0, before = rev_seen(f, 0);
 	int r = volcfg_list(f->b->store, &names, &n, &rev, &e), ret = r;
 
 	if (r < 0)
@@ -239,7 +248,7 @@ static int list_volumes(struct follower *f)
 		if (strlen(names[i]) <= VOL_NAME_MAX && !followed_find(f, names[i]) &&
 		    follow(f, names[i]) < 0)
 			ret = -EAGAIN;
-	store_looked(f, rev);
+	store_looked(f, rev, before);
 	for (struct followed **at = &f->followed; *at;) {
 		bool there = f->went_back;
 
@@ -265,12 +274,14 @@ static void kick(struct follower *f, bool bricks, bool volumes)
 
 static void on_brick_events(void *ctx, const struct store_event *ev, size_t n, int64_t rev)
 {
+	(void)rev_seen(ctx, rev);
 	if (n > 0)
 		kick(ctx, true, false);
 }
 
 static void on_volume_events(void *ctx, const struct store_event *ev, size_t n, int64_t rev)
 {
+	(void)rev_seen(ctx, rev);
 	for (size_t i = 0; i < n; i++)
 		if (!strchr(ev[i].kv.key + strlen(VOLUMES_PREFIX), '/')) {
 			kick(ctx, false, true);

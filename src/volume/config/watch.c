@@ -17,7 +17,7 @@ struct volcfg_watch {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	int64_t rev_max; /* of the store, when it was listed */
+	int64_t rev_max; /* of the store, as far as it was seen; between two watches the keeper's */
 	bool thread_runs, ended, stop;
 };
 
@@ -84,7 +84,7 @@ static void on_events(void *ctx, const struct store_event *ev, size_t n, int64_t
 {
 	struct volcfg_watch *w = ctx;
 
-	(void)rev;
+	w->rev_max = MAX(w->rev_max, rev);
 	for (size_t i = 0; i < n; i++) {
 		if (ev[i].type == STORE_EVENT_PUT)
 			told(w, &ev[i].kv, streq(ev[i].kv.key, w->key));
