@@ -12,6 +12,8 @@
 
 #define BACKOFF_MAX_MS 30000
 #define HEALTHY_MS     60000 /* ran so long: the next crash starts again at no delay */
+#define WEDGED_STOP_MS \
+	2000 /* so long for an end in order of one that cannot go on; it has left the group by then */
 #define LINE_LIMIT     8192
 #define RECOVER_MAX_MS 600000
 #define INSTALL_MAX_MS 120000
@@ -56,12 +58,23 @@ bool process_busy(const struct db *d)
 
 /* ---- what it prints ---- */
 
+/* An applier that ended with an error is not replaced: what comes in is queued, and the whole group waits for this member (flow control), even when it
+ * is only joining. Galera 26.4 loses writesets that were queued before a state transfer when more members join meanwhile. */
+static bool applier_failed(const char *line)
+{
+	static const char text[] = "Applier thread exiting ret: ";
+	const char *at = strstr(line, text);
+
+	return at && at[sizeof(text) - 1] >= '1' && at[sizeof(text) - 1] <= '9';
+}
+
 static void on_line(struct db *d, const char *line)
 {
 	fprintf(stderr, "%s\n", line);
 	if (strstr(line, "Reversing history:"))
 		d->diverged = true;
-	else if (strstr(line, "node restart required"))
+	else if (strstr(line, "node restart required") || strstr(line, "Inconsistent by consensus") ||
+		 applier_failed(line))
 		d->wedged = true;
 }
 
@@ -155,7 +168,8 @@ void process_stop(struct db *d)
 		return;
 	uv_process_kill(&pr->life->process, SIGTERM);
 	pr->killer = timer_new(d->loop, on_kill_time, d);
-	timer_start(pr->killer, (uint64_t)d->s.stop_ms, 1000);
+	timer_start(pr->killer, (uint64_t)(d->wedged ? MIN(d->s.stop_ms, WEDGED_STOP_MS) : d->s.stop_ms),
+		    1000);
 }
 
 /* ---- start ---- */

@@ -205,6 +205,36 @@ class Members(unittest.TestCase):
         w.stop()
         self.check_rows(w)
 
+    def test_a_failed_applier(self):
+        """Galera has lost a writeset on its way (seen when two members join at once): the applier ends, its member is not in step for ever and, by flow control, no
+        other member commits any more. What mariadbd says then is put into its mouth here."""
+        w = self.writer(0)
+        server = self.m[2].pids()[1]
+        start = time.monotonic()
+        with open(f"/proc/{server}/fd/2", "w", encoding="ascii") as f:
+            f.write("2026-11-24  3:32:45 2 [Note] WSREP: Applier thread exiting ret: 6 thd: 2\n")
+        wait_for("it is started again", lambda: self.m[2].pids()[1] not in (0, server), 20)
+        wait_for("back in step", self.cluster.all_ready, 90)
+        self.note("an applier failed: restarted, until all are in step", time.monotonic() - start)
+        w.stop()
+        self.check_rows(w)
+
+    def test_b_data_that_differs(self):
+        """A member that cannot apply what the others have committed is found inconsistent by their vote; its data is replaced by theirs."""
+        w = self.writer(0)
+        start = time.monotonic()
+        lost = w.acknowledged[5]
+        wait_for("it has the row", lambda: self.m[2].sql(f"SELECT n FROM shop.{self.table} WHERE n = {lost}") == str(lost), 10)
+        self.m[2].sql(f"SET SESSION wsrep_on=OFF; DELETE FROM shop.{self.table} WHERE n = {lost}")
+        server = self.m[2].pids()[1]
+        self.m[1].sql(f"UPDATE shop.{self.table} SET n = -n WHERE n = {lost}")
+        self.m[1].sql(f"UPDATE shop.{self.table} SET n = -n WHERE n = -{lost}")
+        wait_for("it is started again", lambda: self.m[2].pids()[1] not in (0, server), 60)
+        wait_for("back in step", self.cluster.all_ready, 90)
+        self.note("a member's data differs: until all are in step, with equal data", time.monotonic() - start)
+        w.stop()
+        self.check_rows(w)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -267,8 +267,6 @@ static struct galera_decision decide_starting(const struct galera_situation *s, 
 
 	if (s->members[s->self].bootstrapping)
 		return decision(GALERA_RUN, "making the primary component");
-	if (s->wedged)
-		return decision(GALERA_RESTART, "mariadbd cannot go on and does not end");
 	if (p != NOBODY && s->phase_ms >= t->restart && left_out(s, t))
 		return decision(GALERA_RESTART, "%s's primary component did not take this member in",
 				s->members[p].name);
@@ -326,6 +324,9 @@ struct galera_decision galera_decide(const struct galera_situation *s, const str
 	const struct galera_member *self = &s->members[s->self];
 
 	ensure(s->n >= 1 && s->n <= GALERA_MEMBERS_MAX && s->self < s->n);
+	if (s->wedged &&
+	    self->phase >= GALERA_STARTING) /* at once, whoever else is there: it holds all of them up */
+		return decision(GALERA_RESTART, "mariadbd cannot go on and does not end");
 	switch (self->phase) {
 	case GALERA_UNKNOWN:
 		if (s->broken && find(s, t, GALERA_PRIMARY, false) != NOBODY)
