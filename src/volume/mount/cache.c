@@ -78,7 +78,7 @@ static void drop_unref(struct drop *d)
 		free(d);
 }
 
-/* Of pages: no fill is in flight, and none begins (fill_begin). */
+/* Of pages: behind `doubted`; no fill is in flight, and none begins. */
 static void drop_now(struct mount *m, struct node *n, struct drop *d)
 {
 	struct timespec pause = {0, 100000};
@@ -131,6 +131,19 @@ static void *dropper(void *arg)
 	return NULL;
 }
 
+/* Pages are to go: no fill begins until drop_now has ended. Returns how many are in flight. Under the lock, as a fill looks at the doubt and is counted under
+ * it (fill.c): else one that has looked is counted behind our own look, and neither knows of the other. */
+static uint32_t doubted(struct node *n)
+{
+	uint32_t filling;
+
+	pthread_mutex_lock(&n->lock);
+	atomic_fetch_add(&n->doubt, 1);
+	filling = atomic_load(&n->filling);
+	pthread_mutex_unlock(&n->lock);
+	return filling;
+}
+
 /* Queues a drop; the node is pinned until it is done. NULL: no memory, or it cannot be waited for. */
 static struct drop *drop_queue(struct mount *m, struct node *n, const char *name, uint64_t off, uint64_t len,
 			       uint64_t size)
@@ -153,7 +166,7 @@ static struct drop *drop_queue(struct mount *m, struct node *n, const char *name
 	if (name)
 		snprintf(d->name, sizeof(d->name), "%s", name);
 	else {
-		atomic_fetch_add(&n->doubt, 1);
+		(void)doubted(n); /* the dropper waits for fills */
 		end_drop_begins(n, d);
 	}
 	pthread_mutex_lock(&m->drop_lock);
@@ -204,8 +217,7 @@ void cache_grow(struct mount *m, struct node *n, uint64_t off, uint64_t size, ui
 	struct drop d = {.id = node_id(n), .off = (int64_t)off, .stays = off == UINT64_MAX, .size = size};
 
 	if (wait_ms == 0) {
-		atomic_fetch_add(&n->doubt, 1);
-		if (atomic_load(&n->filling) == 0) {
+		if (doubted(n) == 0) {
 			end_drop_begins(n, &d);
 			drop_now(m, n, &d);
 			return;

@@ -7,6 +7,7 @@
  *   - A fill begins inside the gate, with the decision that what was read may be kept (internal.h). A push that comes later waits with its drop of the
  *     pages until the fill has ended, then all pages go; it is answered behind that.
  *   - No fill begins while the file is open for writing here, or its size is being changed; to open it so, or to change its size, waits for fills to end.
+ *   - Nor while pages of it are dropped: the drop either is seen by the fill (doubt) or sees it (filling), as both look and count under the node's lock.
  *   - Nor when this mount has changed it while the brick was asked: its version is the one that was known before the question.
  *
  * A fill waits for pages that other reads hold locked, and those for a FUSE thread that serves them. So nobody who is needed for that waits for a fill: a

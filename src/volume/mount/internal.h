@@ -90,14 +90,14 @@ struct node {
 	uint8_t steady;			 /* times in a row that it was so many */
 	uint64_t touched_us, touched; /* newest SETATTR through here: when it was sent, the version it made */
 	uint64_t contended_until;     /* written by others while it was written here */
-	_Atomic uint32_t doubt;	      /* drops of its pages that have not come to their end */
+	_Atomic uint32_t doubt; /* drops of its pages that have not come to their end; more under lock only */
 	uint64_t zeros_from; /* end.c: the kernel's pages may be zeros from here on; UINT64_MAX = nowhere */
 	uint64_t
 		size_told; /* the size that the kernel knows, or less; UINT64_MAX = it does not know the file */
 	struct drop *end_drop;	  /* of all pages from there on, queued or running */
 	uint32_t writers;	  /* open for writing here, or its size is being changed: no fill begins */
 	struct put_aside *aside;  /* they wait for fills to end */
-	_Atomic uint32_t filling; /* fills in flight (fill.c) */
+	_Atomic uint32_t filling; /* fills in flight (fill.c); more under lock only */
 	struct behind_file *_Atomic behind; /* NULL until something was written behind */
 	struct errand *_Atomic errand; /* delegate.c: what is still to be told of it; set under delegs.lock */
 	_Atomic int late_err;	       /* an errand failed after it was answered; told once, then 0 */
