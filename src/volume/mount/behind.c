@@ -107,7 +107,7 @@ static void learn(struct mount *m, struct node *n, struct flight *f)
 		file_wrote(n, f->w.forks, f->w.op.pid);
 		gate_in(m);
 		keep = tick_same(m, &f->tick);
-		keep = end_changed(m, n, &f->w.res.attr, keep && f->w.leased, NULL);
+		keep = end_changed(m, n, &f->w.res.attr, keep && f->w.leased);
 		gate_out(m);
 	} else
 		cache_unsure(n);

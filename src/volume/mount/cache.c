@@ -84,7 +84,7 @@ static void drop_now(struct mount *m, struct node *n, struct drop *d)
 	struct timespec pause = {0, 100000};
 	int r = 0;
 
-	for (int i = 0; i < MISSING_TRIES && !d->stays; i++) {
+	for (int i = 0; i < MISSING_TRIES && d->off >= 0; i++) {
 		r = d->entry ? fuse_lowlevel_notify_inval_entry(m->se, d->id, d->name, strlen(d->name))
 			     : fuse_lowlevel_notify_inval_inode(m->se, d->id, d->off, d->len);
 		if (d->entry || r != -ENOENT || n->lookups == 0)
@@ -161,7 +161,6 @@ static struct drop *drop_queue(struct mount *m, struct node *n, const char *name
 			   .entry = name,
 			   .off = (int64_t)off,
 			   .len = (int64_t)len,
-			   .stays = off == UINT64_MAX,
 			   .size = size};
 	if (name)
 		snprintf(d->name, sizeof(d->name), "%s", name);
@@ -214,7 +213,7 @@ void cache_drop_behind(struct mount *m, struct node *n, uint64_t off, uint64_t l
 
 void cache_grow(struct mount *m, struct node *n, uint64_t off, uint64_t size, uint64_t wait_ms)
 {
-	struct drop d = {.id = node_id(n), .off = (int64_t)off, .stays = off == UINT64_MAX, .size = size};
+	struct drop d = {.id = node_id(n), .off = (int64_t)off, .size = size};
 
 	if (wait_ms == 0) {
 		if (doubted(n) == 0) {

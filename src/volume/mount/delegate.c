@@ -165,7 +165,7 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 		if (e->op.type == VFS_UNLINK)
 			(void)cache_learn(m, e->n, &res->gone, false, NULL);
 		else
-			(void)end_changed(m, e->n, &res->attr, keep, NULL);
+			(void)end_changed(m, e->n, &res->attr, keep);
 		if (e->op.type == VFS_SETATTR) {
 			pthread_mutex_lock(&e->n->lock);
 			e->n->touched = res->attr.version;

@@ -78,14 +78,14 @@ void end_drop_ends(struct node *n, struct drop *d)
 	pthread_mutex_unlock(&n->lock);
 }
 
-bool end_changed(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret)
+bool end_changed(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep)
 {
 	bool before;
 
 	pthread_mutex_lock(&n->lock);
 	before = n->leased;
 	pthread_mutex_unlock(&n->lock);
-	keep = cache_learn(m, n, a, keep, ret) && keep;
+	keep = cache_learn(m, n, a, keep, NULL) && keep;
 	if (before && keep && atomic_load(&n->writing) <= 1 && atomic_load(&n->doubt) == 0) {
 		pthread_mutex_lock(&n->lock);
 		if (n->attr.version == a->version)

@@ -66,7 +66,7 @@ static int truncate_at_open(struct mount *m, fuse_req_t req, struct node *n)
 	r = change_call(m, n, NULL, &op, &res, &leased);
 	if (r == 0) {
 		gate_in(m);
-		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t));
 		gate_out(m);
 	} else
 		cache_unsure(n);
@@ -546,7 +546,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 		drop_read_meanwhile(m, n, fi, &op, &res);
 		gate_in(m);
 		keep = tick_same(m, &t);
-		keep = end_changed(m, n, &res.attr, keep && leased, NULL);
+		keep = end_changed(m, n, &res.attr, keep && leased);
 		fuse_reply_write(req, (size_t)op.len);
 		gate_out(m);
 	}
@@ -638,7 +638,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	changed(slot_of(m), n, r, op.pid);
 	if (r == 0 && res.attr.mode) {
 		gate_in(m);
-		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t));
 		gate_out(m);
 	} else
 		cache_unsure(n);

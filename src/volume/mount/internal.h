@@ -125,10 +125,10 @@ struct drop {
 	uint64_t zeros_since; /* as zeros_from, of pages that came since it was queued */
 	uint64_t size;	      /* what the kernel is told then; 0 = nothing */
 	int refs;
-	bool done, to_end, stays; /* stays: no page goes */
-	uint64_t id;		  /* fuse id */
+	bool done, to_end;
+	uint64_t id; /* fuse id */
 	bool entry;
-	int64_t off, len;
+	int64_t off, len; /* off < 0 (UINT64_MAX asked for): no page goes */
 	char name[VFS_NAME_MAX + 1];
 };
 
@@ -260,7 +260,7 @@ void end_drop_ends(struct node *n, struct drop *d);
 /* Waits for pages: the kernel knows this size when it returns, unless there are pages that end in zeros before it. */
 void end_raise(struct mount *m, struct node *n, uint64_t size);
 /* cache_learn of the answer to a change of the file made here; true: it may be kept. Pages that the kernel should not have any more are gone. */
-bool end_changed(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep, struct vfs_attr *ret);
+bool end_changed(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep);
 /* Node locked: the kernel knows this size, or does not know the file. */
 bool end_known(const struct node *n, const struct vfs_attr *a);
 /* Inside the gate: may the kernel be told these attributes at once? Then it is. */

@@ -186,7 +186,7 @@ static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, i
 		struct stat now;
 
 		gate_in(m);
-		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t), NULL);
+		(void)end_changed(m, n, &res.attr, leased && tick_same(m, &t));
 		pthread_mutex_lock(&n->lock);
 		n->touched = res.attr.version;
 		n->touched_us = sent_us;
