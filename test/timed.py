@@ -32,33 +32,25 @@ class Span:
         total[1] += busy() - self.cpu
 
 
+def _measured(what, hook, *args):
+    span = Span(what)
+    hook(*args)
+    span.end()
+
+
 class Suite(unittest.TestSuite):
-    """The fixtures of classes and modules are measured here; unittest has no hook for it (see unittest/suite.py)."""
+    """The fixtures of classes and modules are measured here; unittest has no hook for it (see unittest/suite.py). These are called before each test, and do
+    nothing, in no time, when its class or module is that of the test before."""
 
     def _handleModuleFixture(self, test, result):
-        if getattr(result, "_previousTestClass", None) is not None and result._previousTestClass.__module__ == type(test).__module__:
-            return super()._handleModuleFixture(test, result)
-        span = Span(f"{type(test).__module__} (set-up)")
-        super()._handleModuleFixture(test, result)
-        span.end()
-        return None
+        _measured(f"{type(test).__module__} (set-up)", super()._handleModuleFixture, test, result)
 
     def _handleClassSetUp(self, test, result):
-        if getattr(result, "_previousTestClass", None) is type(test):
-            return super()._handleClassSetUp(test, result)
-        span = Span(f"{type(test).__module__}.{type(test).__qualname__} (set-up)")
-        super()._handleClassSetUp(test, result)
-        span.end()
-        return None
+        _measured(f"{type(test).__module__}.{type(test).__qualname__} (set-up)", super()._handleClassSetUp, test, result)
 
     def _tearDownPreviousClass(self, test, result):
-        before = getattr(result, "_previousTestClass", None)
-        if before is None or before is type(test):
-            return super()._tearDownPreviousClass(test, result)
-        span = Span(f"{before.__module__}.{before.__qualname__} (taking down)")
-        super()._tearDownPreviousClass(test, result)
-        span.end()
-        return None
+        before = result._previousTestClass or type(test)
+        _measured(f"{before.__module__}.{before.__qualname__} (taking down)", super()._tearDownPreviousClass, test, result)
 
 
 class Result(unittest.TextTestResult):
