@@ -68,6 +68,23 @@ def held_elsewhere(path):
     return False
 
 
+def shim(path, source):
+    """Compiles a C source into a library that goes in front of the C library; what LD_PRELOAD is to be."""
+    file = Path(path).with_suffix(".c")
+    file.write_text(source)
+    run("cc", "-shared", "-fPIC", "-o", path, file)
+    return str(path)
+
+
+def has_room(folder, size):
+    """Can a file of so many bytes, `again`, be written there?"""
+    try:
+        (folder / "again").write_bytes(b"x" * size)
+        return True
+    except OSError:
+        return False
+
+
 def sweep():
     """Removes mounts and folders of clusters whose program was killed; its processes have ended with it."""
     for folder in [*Path("/var/tmp").glob("kuayu-volume-*-*"), *Path("/dev/shm").glob("kuayu-volume-*-*")]:
@@ -505,3 +522,16 @@ class ClusterTest(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.cluster.close()
+
+
+class TwoMountsTest(ClusterTest):
+    """Two mounts a and b, and a folder a test, da and db, as they have it."""
+
+    @classmethod
+    def mounts(cls):
+        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
+
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1]
+        self.da, self.db = self.a / self.name, self.b / self.name
+        self.da.mkdir()

@@ -11,27 +11,24 @@ import time
 import unittest
 
 from lab.util import BUILD
-from test.volume.cluster import VolumeCluster
 from test.volume import test_mount
+from test.volume.cluster import TwoMountsTest, VolumeCluster
 
 FSX = BUILD / "test/posix/posix-fsx"
 BEHIND = ["--write-behind=16384"]
 
 
-class Behind(unittest.TestCase):
+class Behind(TwoMountsTest):
     """Two mounts that write behind, one that writes through."""
 
     @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster()
-        cls.addClassCleanup(cls.cluster.close)
+    def mounts(cls):
         cls.a = cls.cluster.mount(options=BEHIND)
         cls.b = cls.cluster.mount(domain="b", options=BEHIND)
         cls.c = cls.cluster.mount(domain="c")
 
     def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1]
-        (self.a / self.name).mkdir()
+        super().setUp()
         self.fa, self.fb, self.fc = (m / self.name / "f" for m in (self.a, self.b, self.c))
 
     def fsx(self, seed, *words, ops=1500):

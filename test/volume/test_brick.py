@@ -13,7 +13,7 @@ import urllib.request
 
 from lab.util import wait_for
 from test.volume import proto
-from test.volume.cluster import VolumeCluster, free_port
+from test.volume.cluster import VolumeCluster, free_port, has_room
 
 BLOCK = 4096
 
@@ -496,14 +496,7 @@ class Power(unittest.TestCase):
             self.cluster.bricks[name].check()
         for f in self.a.iterdir():
             f.unlink()
-
-        def room():
-            try:
-                (self.a / "again").write_bytes(b"x" * 100_000)
-                return True
-            except OSError:
-                return False
-        wait_for("there is room again", room, 40, interval=0.5)
+        wait_for("there is room again", lambda: has_room(self.a, 100_000), 40, interval=0.5)
         self.cluster.wait_healed(30)
 
 

@@ -10,7 +10,7 @@ import unittest
 import urllib.request
 
 from lab.util import wait_for
-from test.volume.cluster import ClusterTest
+from test.volume.cluster import TwoMountsTest, has_room
 
 FILES = 300
 
@@ -24,20 +24,7 @@ def put(path, data):
         os.close(fd)
 
 
-class TwoMounts(ClusterTest):
-    """A folder a test, da and db, as two mounts have it."""
-
-    @classmethod
-    def mounts(cls):
-        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
-
-    def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1]
-        (self.a / self.name).mkdir()
-        self.da, self.db = self.a / self.name, self.b / self.name
-
-
-class Delegated(TwoMounts):
+class Delegated(TwoMountsTest):
     settings = {"brick_options": ["--metrics", "{address}:9110"]}
 
     def counted(self, what):
@@ -289,7 +276,7 @@ class Delegated(TwoMounts):
         self.assertEqual(sorted(os.listdir(self.db)), sorted(f"f{i}" for i in range(1, FILES, 2)))
 
 
-class Faults(TwoMounts):
+class Faults(TwoMountsTest):
     def test_the_primary_is_killed(self):
         """What was answered is there, nothing twice, whoever is primary."""
         done, removed, stop = [], set(), threading.Event()
@@ -383,7 +370,7 @@ class Faults(TwoMounts):
         self.cluster.umount(victim)
 
 
-class Full(TwoMounts):
+class Full(TwoMountsTest):
     settings = {"bricks": "image", "image_mib": 384}
 
     def test_a_full_volume_is_told(self):
@@ -411,14 +398,7 @@ class Full(TwoMounts):
                 self.assertEqual(path.read_bytes(), bytes(65536))
         for name in names:
             os.unlink(self.da / name)
-
-        def room():
-            try:
-                (self.da / "again").write_bytes(b"x" * 1000)
-                return True
-            except OSError:
-                return False
-        wait_for("there is room again", room, 30)
+        wait_for("there is room again", lambda: has_room(self.da, 1000), 30)
         self.assertEqual((self.db / "again").read_bytes(), b"x" * 1000)
 
 

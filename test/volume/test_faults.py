@@ -8,13 +8,12 @@ import json
 import mmap
 import os
 import shutil
-import subprocess
 import threading
 import time
 import unittest
 
 from lab.util import wait_for
-from test.volume.cluster import VolumeCluster
+from test.volume.cluster import VolumeCluster, shim
 
 PAUSE_S = 10.0
 
@@ -399,11 +398,9 @@ ssize_t pwrite64(int fd, const void *p, size_t len, off_t off)
 
 def shim_bricks(c, source, env_of):
     """Starts the cluster's bricks anew, one after the other, with a C source in front of the C library; env_of(name): what it reads of its environment."""
-    shim = c.dir / "shim"
-    shim.with_suffix(".c").write_text(source)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
+    library = shim(c.dir / "shim", source)
     for name, b in c.bricks.items():
-        b.env = {**(b.env or {}), "LD_PRELOAD": str(shim), **env_of(name)}
+        b.env = {**(b.env or {}), "LD_PRELOAD": library, **env_of(name)}
         c.kill(name)
         c.restart(name)
         c.wait_healed()

@@ -9,7 +9,7 @@ import random
 import time
 import unittest
 
-from test.volume.cluster import VolumeCluster
+from test.volume.cluster import TwoMountsTest
 
 ROOM = 64 << 20  # of a mapping; no log here gets so long
 libc = ctypes.CDLL(None, use_errno=True)
@@ -97,22 +97,13 @@ def follow(path, ways, stop, result):
     result.put((looks, zeros[:50]))
 
 
-class Base:
+class Plain(TwoMountsTest):
     SECONDS = float(os.environ.get("KUAYU_FOLLOW_SECONDS", "3"))
-    options = {}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster(**cls.options)
-        cls.addClassCleanup(cls.cluster.close)
-        cls.mounts = [cls.cluster.mount(domain=d) for d in "ab"]
 
     def run_with(self, *ways, readers=2, thousandth=0):
         """Both mounts append, followers on both look in these ways; so many thousandths of the looks may have zeros."""
-        folder = self.mounts[0] / self.id().rsplit(".", 1)[1]
-        folder.mkdir()
-        (folder / "log").touch()
-        logs = [m / folder.name / "log" for m in self.mounts]
+        logs = [self.da / "log", self.db / "log"]
+        logs[0].touch()
         stop, wrote, saw = multiprocessing.Event(), multiprocessing.Queue(), multiprocessing.Queue()
         work = [multiprocessing.Process(target=append, args=(logs[i], i, stop, wrote)) for i in range(2)]
         work += [multiprocessing.Process(target=follow, args=(str(logs[i % 2]), ways, stop, saw)) for i in range(readers)]
@@ -148,12 +139,8 @@ class Base:
         self.run_with("pread", "tail", "path_size", "mapped", "reopened", "listed", thousandth=1)
 
 
-class Plain(Base, unittest.TestCase):
-    pass
-
-
-class Striped(Base, unittest.TestCase):
-    options = {"stripe": 2, "stripe_kib": 64, "bricks_per_domain": 2}
+class Striped(Plain):
+    settings = {"stripe": 2, "stripe_kib": 64, "bricks_per_domain": 2}
 
 
 if __name__ == "__main__":

@@ -17,23 +17,12 @@ import unittest
 from pathlib import Path
 
 from lab.util import KUAYU, wait_for
-from test.volume.cluster import ClusterTest, VolumeCluster, is_mounted, unmount
+from test.volume.cluster import TwoMountsTest, VolumeCluster, is_mounted, shim, unmount
 
 ROUNDS = 200
 
 
-class TwoMounts(ClusterTest):
-    """Three bricks, three copies, two mounts a and b."""
-
-    @classmethod
-    def mounts(cls):
-        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
-
-    def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1]
-        self.da, self.db = self.a / self.name, self.b / self.name
-        self.da.mkdir()
-
+class TwoMounts(TwoMountsTest):
     # ---- one mount ----
     def test_files(self):
         f = self.da / "f"
@@ -492,12 +481,10 @@ class Commands(unittest.TestCase):
 
     def test_a_clock_that_was_set_back(self):
         """What the mount waits for does not depend on the time of day: each of its looks at the clock is an hour ahead of what the kernel waits by."""
-        shim, folder = self.cluster.dir / "ahead", self.cluster.dir / "mnt" / "ahead"
-        shim.with_suffix(".c").write_text(AHEAD)
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, shim.with_suffix(".c")], check=True)
+        ahead, folder = shim(self.cluster.dir / "ahead", AHEAD), self.cluster.dir / "mnt" / "ahead"
         folder.mkdir(parents=True)
         p = subprocess.Popen([KUAYU, "mount", "logs", folder, "--store", self.cluster.store, "--foreground"], stderr=subprocess.DEVNULL,
-                             env={**os.environ, "LD_PRELOAD": str(shim)})
+                             env={**os.environ, "LD_PRELOAD": ahead})
         self.addCleanup(unmount, folder)
         self.addCleanup(p.wait, 10)
         self.addCleanup(p.kill)  # libraries it ends with wait by that clock, too

@@ -10,17 +10,12 @@ import time
 import unittest
 
 from lab.util import wait_for
-from test.volume.cluster import VolumeCluster
+from test.volume.cluster import TwoMountsTest, VolumeCluster
 
 
-class Appends(unittest.TestCase):
+class Appends(TwoMountsTest):
     """O_APPEND: nobody sees a size whose bytes are not there, nothing is lost or twice, whoever fails in the middle."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster(stripe=2, stripe_kib=64, bricks_per_domain=2)
-        cls.addClassCleanup(cls.cluster.close)
-        cls.mounts = [cls.cluster.mount(), cls.cluster.mount(domain="b")]
+    settings = {"stripe": 2, "stripe_kib": 64, "bricks_per_domain": 2}
 
     def appenders(self, name, count, seconds, faults=()):
         """Lines "worker number xxx" of 20 to 100,000 bytes; both mounts."""
@@ -29,7 +24,7 @@ class Appends(unittest.TestCase):
 
         def run(i):
             rng = random.Random(i)
-            fd = os.open(self.mounts[i % 2] / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            fd = os.open((self.a, self.b)[i % 2] / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             while not stop.is_set() and not wrong:
                 line = f"{i} {done[i]} ".encode()
                 line += b"x" * rng.choice((20, 300, 4000, 100000)) + b"\n"
@@ -54,7 +49,7 @@ class Appends(unittest.TestCase):
         return done
 
     def check(self, name, done):
-        for m in self.mounts:
+        for m in (self.a, self.b):
             data = (m / name).read_bytes()
             self.assertNotIn(b"\0", data)
             lines = data.decode().splitlines()
@@ -67,7 +62,7 @@ class Appends(unittest.TestCase):
         stop, zeros, seen = threading.Event(), [], [0, 0]
 
         def tail(i):
-            fd, buffer = os.open(self.mounts[i] / "tailed", os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 1 << 20)
+            fd, buffer = os.open((self.a, self.b)[i] / "tailed", os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 1 << 20)
             while not stop.is_set() and not zeros:
                 at = seen[i] // 4096 * 4096
                 n = os.preadv(fd, [buffer], at)
@@ -75,13 +70,13 @@ class Appends(unittest.TestCase):
                     zeros.append(f"mount {i} at {at + buffer[:n].index(0)}")
                 seen[i] = max(seen[i], at + n)
             os.close(fd)
-        (self.mounts[0] / "tailed").touch()
+        (self.a / "tailed").touch()
         readers = [threading.Thread(target=tail, args=(i,)) for i in range(2)]
         for t in readers:
             t.start()
         try:
             done = self.appenders("tailed", 2, 4)
-            wait_for("the readers have all", lambda: zeros or min(seen) == os.stat(self.mounts[0] / "tailed").st_size, 30)
+            wait_for("the readers have all", lambda: zeros or min(seen) == os.stat(self.a / "tailed").st_size, 30)
         finally:
             stop.set()
             for t in readers:
@@ -129,10 +124,10 @@ class Appends(unittest.TestCase):
             except OSError:
                 pass
             start = time.monotonic()
-            with open(self.mounts[0] / f"dead{turn}", "ab", buffering=0) as f:
+            with open(self.a / f"dead{turn}", "ab", buffering=0) as f:
                 f.write(b"z" * 200_000)
             self.assertLess(time.monotonic() - start, 10)
-            data = (self.mounts[1] / f"dead{turn}").read_bytes()
+            data = (self.b / f"dead{turn}").read_bytes()
             self.assertEqual(data[-200_000:], b"z" * 200_000)
             self.assertEqual(set(data[:-200_000]) - set(b"y\n"), set())
 
@@ -141,23 +136,23 @@ class Appends(unittest.TestCase):
         stop = threading.Event()
 
         def run():
-            fd = os.open(self.mounts[0] / "rotated", os.O_WRONLY | os.O_APPEND)
+            fd = os.open(self.a / "rotated", os.O_WRONLY | os.O_APPEND)
             while not stop.is_set():
                 os.write(fd, b"w" * 90_000)
             os.close(fd)
-        (self.mounts[0] / "rotated").touch()
+        (self.a / "rotated").touch()
         t = threading.Thread(target=run)
         t.start()
         try:
             for _ in range(40):
                 time.sleep(0.05)
-                os.truncate(self.mounts[1] / "rotated", 0)
-                data = (self.mounts[1] / "rotated").read_bytes()
+                os.truncate(self.b / "rotated", 0)
+                data = (self.b / "rotated").read_bytes()
                 self.assertNotIn(b"\0", data)
         finally:
             stop.set()
             t.join(30)
-        data = (self.mounts[1] / "rotated").read_bytes()
+        data = (self.b / "rotated").read_bytes()
         self.assertEqual((set(data) - {ord("w")}, len(data) % 90_000), (set(), 0))
 
 
@@ -212,12 +207,8 @@ class Space(unittest.TestCase):
             return False
 
 
-class Borders(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = VolumeCluster(stripe=2, bricks_per_domain=2)
-        cls.addClassCleanup(cls.cluster.close)
-        cls.a, cls.b = cls.cluster.mount(), cls.cluster.mount(domain="b")
+class Borders(TwoMountsTest):
+    settings = {"stripe": 2, "bricks_per_domain": 2}
 
     def test_truncate_and_extend(self):
         """Cut and extended again, through either mount and with bricks away: what was cut is zeros."""
