@@ -10,36 +10,44 @@
 
 #include <arpa/inet.h>
 #include <pthread.h>
-#include <stdatomic.h>
 
 #define META_MAX 8
-/* How long stopping the connecting thread may take. A young channel's waits are short, because commands that ask once and end would
- * spend most of their time there. */
-#define WATCH_MIN_MS 2
-#define WATCH_MAX_MS 250
+#define WATCH_MS 250
 
 struct rpc_channel {
 	grpc_channel *ch;
 	char *target;
 	bool kept;
 	pthread_t keeper;
-	_Atomic bool stopping;
+	pthread_mutex_t lock; /* with a keeper: stopping, and ch until then */
+	bool stopping;
 };
 
-/* Keeps a channel connected: waiting for a change of its state drives its connection attempts. */
+/* Asks to be told of the next change. False: the channel is gone. */
+static bool watch_state(struct rpc_channel *ch, grpc_completion_queue *cq)
+{
+	bool goes_on;
+
+	pthread_mutex_lock(&ch->lock);
+	goes_on = !ch->stopping;
+	if (goes_on) {
+		grpc_connectivity_state now = grpc_channel_check_connectivity_state(ch->ch, 1);
+
+		grpc_channel_watch_connectivity_state(ch->ch, now, rpc_deadline(WATCH_MS), cq, NULL);
+	}
+	pthread_mutex_unlock(&ch->lock);
+	return goes_on;
+}
+
+/* Keeps a channel connected: waiting for a change of its state drives its connection attempts. The channel's end is a change, too, so this thread
+ * ends at once with it. */
 static void *run_keeper(void *arg)
 {
 	struct rpc_channel *ch = arg;
 	grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
-	int64_t wait_ms = WATCH_MIN_MS;
 
-	while (!ch->stopping) {
-		grpc_connectivity_state now = grpc_channel_check_connectivity_state(ch->ch, 1);
-
-		grpc_channel_watch_connectivity_state(ch->ch, now, rpc_deadline(wait_ms), cq, NULL);
-		wait_ms = MIN(2 * wait_ms, WATCH_MAX_MS);
+	while (watch_state(ch, cq))
 		(void)grpc_completion_queue_next(cq, rpc_deadline(-1), NULL);
-	}
 	grpc_completion_queue_shutdown(cq);
 	while (grpc_completion_queue_next(cq, rpc_deadline(-1), NULL).type != GRPC_QUEUE_SHUTDOWN)
 		;
@@ -124,6 +132,7 @@ int rpc_channel_new(const struct rpc_channel_options *o, struct rpc_channel **re
 	ch->ch = grpc_channel_create(uri, creds, &list);
 	grpc_channel_credentials_release(creds);
 	if (o->keep_connected) {
+		pthread_mutex_init(&ch->lock, NULL);
 		ensure(pthread_create(&ch->keeper, NULL, run_keeper, ch) == 0);
 		ch->kept = true;
 	}
@@ -133,14 +142,19 @@ int rpc_channel_new(const struct rpc_channel_options *o, struct rpc_channel **re
 
 struct rpc_channel *rpc_channel_free(struct rpc_channel *ch)
 {
-	if (ch) {
-		ch->stopping = true;
-		if (ch->kept)
-			pthread_join(ch->keeper, NULL);
-		grpc_channel_destroy(ch->ch);
-		free(ch->target);
-		free(ch);
+	if (!ch)
+		return NULL;
+	if (ch->kept)
+		pthread_mutex_lock(&ch->lock);
+	ch->stopping = true;
+	grpc_channel_destroy(ch->ch);
+	if (ch->kept) {
+		pthread_mutex_unlock(&ch->lock);
+		pthread_join(ch->keeper, NULL);
+		pthread_mutex_destroy(&ch->lock);
 	}
+	free(ch->target);
+	free(ch);
 	return NULL;
 }
 

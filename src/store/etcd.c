@@ -488,6 +488,8 @@ static void etcd_close(struct store *s)
 
 	pthread_mutex_lock(&c->lock);
 	c->closing = true;
+	if (c->feed_stream)
+		rpc_stream_cancel(c->feed_stream);
 	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
 	if (c->minder_runs)

@@ -36,8 +36,9 @@ struct etcd {
 	bool minder_runs;
 	pthread_t feed;
 	bool feed_runs;
-	int feed_ep;	/* the feed's endpoint, -1 = none */
-	bool went_back; /* the newest revision is lower than one that the feed has seen */
+	int feed_ep;			/* the feed's endpoint, -1 = none */
+	struct rpc_stream *feed_stream; /* with it; closing cancels it */
+	bool went_back;			/* the newest revision is lower than one that the feed has seen */
 
 	char instance[17]; /* part of our markers' names */
 	uint64_t txns;	   /* numbers our transactions */

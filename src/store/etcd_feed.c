@@ -157,10 +157,11 @@ static bool went_back(struct etcd *c)
 	return back;
 }
 
-static void set_feed_endpoint(struct etcd *c, int ep)
+static void set_feed_endpoint(struct etcd *c, int ep, struct rpc_stream *st)
 {
 	pthread_mutex_lock(&c->lock);
 	c->feed_ep = ep;
+	c->feed_stream = st;
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -229,12 +230,14 @@ void *etcd_feed_thread(void *arg)
 		struct session w;
 		int r = session_begin(&w, c, ep, hub_rev(c->store.hub) + 1);
 
-		set_feed_endpoint(c, (int)ep);
+		set_feed_endpoint(c, (int)ep, w.st);
 		if (r == 0)
 			r = session_follow(&w);
-		set_feed_endpoint(c, -1);
+		set_feed_endpoint(c, -1, NULL);
 		rpc_stream_free(w.st);
 		hub_set_reachable(c->store.hub, false);
+		if (etcd_closing(c))
+			return NULL;
 		if (r == -ESTALE) {
 			log_warn("store: %s; watches must list again", w.why.text);
 			start_anew(c, -ESTALE);

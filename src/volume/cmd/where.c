@@ -115,8 +115,7 @@ static int parse_place(const char *word, bool last_new, struct place *p, struct 
 
 static int open_place(struct cmd *c, struct place *p, struct err *e)
 {
-	struct vclient_options o = {.store_uri = c->store_uri,
-				    .store_options = &c->so,
+	struct vclient_options o = {.store = c->store,
 				    .volume = p->volume,
 				    .domain = c->domain,
 				    .timeout_ms = (uint64_t)c->timeout_ms};

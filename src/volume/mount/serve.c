@@ -25,6 +25,8 @@
 #define HANDLE_KILLPRIV_V2   (1u << 28)
 #define DIRECT_IO_ALLOW_MMAP (1u << 4) /* of flags2 */
 #define BACKGROUND	     64
+#define LOOK_NS		     200000000
+#define ENDING_NS	     2000000
 #define END_WAIT_MS	     3000
 #define FLUSH_MS	     500
 #define GIVE_UP_MS	     700 /* of it: then operations that wait are failed, which takes up to 2 s */
@@ -316,6 +318,7 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 {
 	sigset_t set;
 	uint64_t until = 0, give_up = UINT64_MAX;
+	bool ending = false; /* a thread told so just before its end */
 	int left = n;
 
 	sigemptyset(&set);
@@ -324,9 +327,10 @@ static void wait_for_end(struct mount *m, pthread_t *t, int n)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR2);
 	while (left > 0 && (until == 0 || clock_ms() < until)) {
-		struct timespec tick = {0, 200000000};
+		struct timespec tick = {0, ending ? ENDING_NS : LOOK_NS};
 		int sig = sigtimedwait(&set, NULL, &tick);
 
+		ending = ending || sig == SIGUSR2;
 		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
 			log_info("signal %d: unmounting %s", sig, m->s.dir);
 			unmount(m);
