@@ -5,10 +5,10 @@
  * it before it was given back, so what is answered here is what everybody will see:
  *   - create of a name that is not there: answered at once with a number of the delegation's. The file is made with its first write (one operation for both, and
  *     one wait), its close, whatever else asks for it, or after BORN_MS;
- *   - unlink of a file with one name that nobody here has open, and utimens: answered at once, sent behind ("errands"). Times go along with a chmod or chown
- *     that follows within TIMES_MS (tar, cp -p): one operation, and its wait.
+ *   - unlink of a file with one name that nobody here has open, utimens, and a chmod that takes nothing away: answered at once, sent behind ("errands").
+ *     Times go along with a chmod or chown that follows within TIMES_MS (tar, cp -p): one operation.
  * A write and a close still wait until file and bytes are on every in-sync copy. What only an errand knows is lost when this process is killed before it was
- * sent: names removed and times. Whoever calls fsync or locks files does not get that far: its folder is not delegated for CAREFUL_MS. fsync of a folder waits for its
+ * sent: names removed, times, and modes that allow more. Whoever calls fsync or locks files does not get that far: its folder is not delegated for CAREFUL_MS. fsync of a folder waits for its
  * errands and tells of their errors.
  *
  * A file has one errand at a time; of two names that meet the second waits. Every other question to a brick waits for the errands of the folder that it is about
@@ -468,9 +468,23 @@ bool deleg_unlink(fuse_req_t req, struct mount *m, struct node *folder, const ch
 	return done;
 }
 
-/* Node locked. */
-static void set_times(struct vfs_attr *a, struct vfs_op *op, int64_t now)
+/* Of what op sets nothing is taken away from anybody when it comes late, or is lost. Node locked. */
+static bool may_come_late(const struct vfs_attr *a, const struct vfs_op *op)
 {
+	const uint32_t times = VFS_SET_ATIME | VFS_SET_MTIME | VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW;
+	const uint32_t had = a->mode & 07777, mode = op->attr.mode & 07777;
+
+	if (op->set & ~(times | VFS_SET_MODE))
+		return false;
+	return !(op->set & VFS_SET_MODE) ||
+	       (!(had & ~mode) && !(mode & 07000) && (op->uid == 0 || op->uid == a->uid));
+}
+
+/* Node locked. */
+static void set_here(struct vfs_attr *a, struct vfs_op *op, int64_t now)
+{
+	if (op->set & VFS_SET_MODE)
+		a->mode = (a->mode & S_IFMT) | (op->attr.mode & 07777);
 	if (op->set & VFS_SET_ATIME_NOW)
 		op->attr.atime_ns = now;
 	if (op->set & VFS_SET_MTIME_NOW)
@@ -514,14 +528,13 @@ static struct errand *waiting(struct node *n, enum vfs_op_type type)
 
 bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_op *op)
 {
-	const uint32_t times = VFS_SET_ATIME | VFS_SET_MTIME | VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW;
 	struct delegs *t = m->delegs;
 	struct errand *e = NULL;
 	struct stat st;
 	struct deleg *d;
 	bool may;
 
-	if (!any(m) || op->set & ~times || n->ino.num == 0)
+	if (!any(m) || n->ino.num == 0)
 		return false;
 	gate_in(m);
 	pthread_mutex_lock(&t->lock);
@@ -529,9 +542,10 @@ bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_o
 	e = waiting(n, VFS_SETATTR);
 	pthread_mutex_lock(&n->lock);
 	may = d && d->folder && n->leased && n->attr_known && n->attr.nlink > 0 &&
-	      (e || !atomic_load(&n->errand)) && !atomic_load(&n->retired) && end_known(n, &n->attr);
+	      (e || !atomic_load(&n->errand)) && !atomic_load(&n->retired) && end_known(n, &n->attr) &&
+	      may_come_late(&n->attr, op);
 	if (may) {
-		set_times(&n->attr, op, wall_ns());
+		set_here(&n->attr, op, wall_ns());
 		n->touched = n->attr.version;
 		n->touched_us = clock_us();
 		to_stat(m, &n->attr, &st);
