@@ -332,6 +332,33 @@ class Faults(TwoMountsTest):
         self.assertLess(took, 10)  # 2 s until its session ends, and a slow machine
         put(self.db / "more", b"x")
 
+    def test_a_mode_that_takes_away_waits(self):
+        """Who has closed a file to others may put a secret into it: that holds when the mount dies at once. One that allows more is sent soon."""
+        victim = self.cluster.mount()
+        folder = victim / self.name
+        for i in range(40):
+            put(folder / f"f{i}", b"x")
+        for i in range(20):
+            os.chmod(folder / f"f{i}", 0o644)
+        time.sleep(0.5)
+        for i in range(40):
+            os.chmod(folder / f"f{i}", 0o600)
+        self.cluster.kill_mount(victim)
+        for i in range(40):
+            self.assertEqual(os.stat(self.db / f"f{i}").st_mode & 0o7777, 0o600)
+
+    def test_a_mode_that_allows_more_is_sent(self):
+        victim = self.cluster.mount()
+        folder = victim / self.name
+        for i in range(20):
+            put(folder / f"f{i}", b"x")
+            os.chmod(folder / f"f{i}", 0o644)
+            self.assertEqual(os.stat(folder / f"f{i}").st_mode & 0o7777, 0o644)
+        time.sleep(0.5)
+        self.cluster.kill_mount(victim)
+        for i in range(20):
+            self.assertEqual(os.stat(self.db / f"f{i}").st_mode & 0o7777, 0o644)
+
     def test_times_that_nobody_waits_for_are_sent(self):
         victim = self.cluster.mount()
         folder = victim / self.name
