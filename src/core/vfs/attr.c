@@ -172,9 +172,8 @@ static int check_size(const struct inode *in, const struct vfs_op *op)
 	return in->flags & INODE_TRIMMING ? -EAGAIN : 0;
 }
 
-static int set_plain(struct tx *t, struct inode *in)
+static int set_plain(struct tx *t, const struct vfs_op *op, struct inode *in)
 {
-	const struct vfs_op *op = t->op;
 	int r = op->set & (VFS_SET_UID | VFS_SET_GID | VFS_SET_SIZE) ? drop_capability(t, in) : 0;
 
 	touch(t, in, (op->set & VFS_SET_SIZE) != 0);
@@ -223,7 +222,7 @@ int do_setattr(struct tx *t)
 		if (r < 0)
 			return r;
 	}
-	r = set_plain(t, &in);
+	r = set_plain(t, t->op, &in);
 	if (foreign)
 		in.flags |= INODE_TRIMMING;
 	if (r == 0)
@@ -233,4 +232,66 @@ int do_setattr(struct tx *t)
 		return r;
 	intent.res.attr = in.a;
 	return intent_begin(t, &intent);
+}
+
+/* ---- of many files ---- */
+
+int vfs_set_encode(const struct vfs_set *s, struct buf *b)
+{
+	uint8_t x[VFS_SET_BYTES];
+	struct packer w = {.p = x, .cap = sizeof(x)};
+
+	pack(&w, s->num, 8);
+	pack(&w, s->set, 4);
+	pack(&w, s->mode, 4);
+	pack(&w, (uint64_t)s->atime_ns, 8);
+	pack(&w, (uint64_t)s->mtime_ns, 8);
+	pack(&w, (uint64_t)s->ctime_ns, 8);
+	return buf_add(b, x, sizeof(x));
+}
+
+/* As the SETATTR that it stands for. */
+static int set_decode(struct unpacker *u, const struct vol_ino *folder, struct vfs_op *ret)
+{
+	*ret = (struct vfs_op){.type = VFS_SETATTR, .ino = {folder->folder, unpack(u, 8)}};
+	ret->set = (uint32_t)unpack(u, 4);
+	ret->attr.mode = (uint32_t)unpack(u, 4);
+	ret->attr.atime_ns = (int64_t)unpack(u, 8);
+	ret->attr.mtime_ns = (int64_t)unpack(u, 8);
+	ret->attr.ctime_ns = (int64_t)unpack(u, 8);
+	return u->bad || ret->ino.num == 0 ||
+			       ret->set & ~(uint32_t)(VFS_SET_MODE | VFS_SET_ATIME | VFS_SET_MTIME)
+		       ? -EINVAL
+		       : 0;
+}
+
+int do_setattrs(struct tx *t)
+{
+	const struct vfs_op *op = t->op;
+	struct unpacker u = {.p = (const uint8_t *)op->data, .n = op->data_len};
+	uint32_t n = op->data_len / VFS_SET_BYTES;
+	struct vfs_op set[VFS_SETS_MAX];
+	struct inode in;
+	int r;
+
+	if (op->ino.num != 0 || n == 0 || n > VFS_SETS_MAX || op->data_len % VFS_SET_BYTES)
+		return -EINVAL;
+	r = delegation_check(t, &op->ino.folder);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		r = set_decode(&u, &op->ino, &set[i]);
+		if (r == 0)
+			r = inode_get(t, &set[i].ino, &in);
+		for (uint32_t k = 0; r == 0 && k < i; k++)
+			r = set[k].ino.num == set[i].ino.num ? -EINVAL : 0; /* what is read is of before */
+	}
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		t->now = set[i].attr.ctime_ns;
+		r = inode_get(t, &set[i].ino, &in);
+		if (r == 0)
+			r = set_plain(t, &set[i], &in);
+		if (r == 0)
+			r = inode_put(t, &in);
+		t->res->attr = in.a;
+	}
+	return r;
 }

@@ -66,6 +66,14 @@ int delegation_time(struct tx *t, const struct vol_id *folder)
 	return r == -ENOENT ? 0 : r;
 }
 
+int delegation_check(struct tx *t, const struct vol_id *folder)
+{
+	struct delegation d;
+	int r = delegation_get(t, folder, &d);
+
+	return r == -ENOENT || (r == 0 && d.client != t->op->id.client) ? -ESTALE : r;
+}
+
 /* No name of it is in the middle of an operation. */
 static int look_through(struct tx *t, const struct vol_id *folder)
 {

@@ -49,6 +49,7 @@ static const struct {
 	[VFS_SWEEP] = {do_sweep, true},
 	[VFS_DELEGATE] = {do_delegate, true},
 	[VFS_UNDELEGATE] = {do_undelegate, true},
+	[VFS_SETATTRS] = {do_setattrs, true},
 	[VFS_STEP_MAKE_FOLDER] = {do_step_make_folder, true},
 	[VFS_STEP_KILL_FOLDER] = {do_step_kill_folder, true},
 	[VFS_STEP_LINK_COUNT] = {do_step_link_count, true},

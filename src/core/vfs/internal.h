@@ -124,6 +124,8 @@ int delegation_get(struct tx *t, const struct vol_id *folder, struct delegation 
 int delegation_drop(struct tx *t, const struct vol_id *folder); /* 0 also when there is none */
 /* VFS_TIMED: t->now becomes the operation's time when the folder is its client's; vfs_exec takes it back. */
 int delegation_time(struct tx *t, const struct vol_id *folder);
+int delegation_check(struct tx *t,
+		     const struct vol_id *folder);	  /* 0 when it is the operation's client's; -ESTALE */
 int delegation_number(struct tx *t, struct vol_ino *ret); /* VFS_NUMBERED: the file to be made; -ESTALE */
 uint64_t numbers_take(const struct tx *t, struct inode *folder, uint64_t n); /* the first of n */
 
@@ -192,6 +194,7 @@ int do_unlock_all(struct tx *t);
 int do_sweep(struct tx *t);
 int do_delegate(struct tx *t);
 int do_undelegate(struct tx *t);
+int do_setattrs(struct tx *t);
 int do_step_make_folder(struct tx *t);
 int do_step_kill_folder(struct tx *t);
 int do_step_link_count(struct tx *t);

@@ -61,6 +61,8 @@ enum vfs_op_type {
 	VFS_DELEGATE, /* ino (folder): its names are the client's alone until VFS_UNDELEGATE -> attr of the folder, lock.start to lock.end = numbers for its new files.
 		       * -EBUSY: another client's; -E2BIG: too many names to look through; -EAGAIN: a name is locked */
 	VFS_UNDELEGATE, /* ino (folder): if it is the client's (id.client; id.number may be 0: the brick does it); else nothing */
+	VFS_SETATTRS, /* ino (folder, the client's by a delegation, else -ESTALE), data = up to VFS_SETS_MAX vfs_set_encode of files born in it: all, or none with the
+		       * error of one -> attr of the last; all have its version */
 	/* Steps of intents, between primaries only: */
 	VFS_STEP_MAKE_FOLDER = 64,
 	VFS_STEP_KILL_FOLDER,
@@ -103,6 +105,8 @@ enum vfs_op_type {
 #define VFS_ANSWER_MS	3600000	    /* a client's newest answer is kept at least so long */
 #define VFS_BORN_MAX	(64u << 10) /* bytes that a file is made with */
 #define VFS_NUMBERS	65536u	    /* of a delegation */
+#define VFS_SETS_MAX	32u	    /* files of a VFS_SETATTRS */
+#define VFS_SET_BYTES	40u
 #define VFS_LOOKUP_MAX	(64u << 10) /* bytes of a file that come along with its attributes */
 #define VFS_READDIR_MAX (1u << 20)  /* bytes of an answer; op.len chooses less, 0 = 64 KiB */
 
@@ -266,6 +270,15 @@ int vfs_delegation_iter(struct vfs *v, const struct vol_id *after, struct vol_id
 int vfs_name(struct vfs *v, const struct vol_id *folder, const char *name, size_t len, struct vol_ino *ret);
 /* The inode's attributes without an operation. -ENOENT. */
 int vfs_stat(struct vfs *v, const struct vol_ino *ino, struct vfs_attr *ret);
+
+/* One file of VFS_SETATTRS: modes and times, and the time of the change. */
+struct vfs_set {
+	uint64_t num; /* of the file; != 0 */
+	uint32_t set; /* of VFS_SET_MODE, _ATIME, _MTIME */
+	uint32_t mode;
+	int64_t atime_ns, mtime_ns, ctime_ns;
+};
+int vfs_set_encode(const struct vfs_set *s, struct buf *b); /* appends VFS_SET_BYTES; -ENOMEM */
 
 /* ---- wire form of operations and results (docs/protocol/volume.md) ---- */
 int vfs_op_encode(const struct vfs_op *op, struct buf *b);

@@ -280,7 +280,7 @@ static void unpack_name(struct unpacker *u, const char **ret, uint16_t *ret_len)
 
 static bool type_known(uint64_t t)
 {
-	return (t >= VFS_LOOKUP && t <= VFS_UNDELEGATE) || (t >= VFS_STEP_MAKE_FOLDER && t <= VFS_STEP_ASK);
+	return (t >= VFS_LOOKUP && t <= VFS_SETATTRS) || (t >= VFS_STEP_MAKE_FOLDER && t <= VFS_STEP_ASK);
 }
 
 static void unpack_op_tail(struct unpacker *u, uint32_t m, struct vfs_op *op)

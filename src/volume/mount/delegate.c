@@ -6,7 +6,7 @@
  *   - create of a name that is not there: answered at once with a number of the delegation's. The file is made with its first write (one operation for both, and
  *     one wait), its close, whatever else asks for it, or after BORN_MS;
  *   - unlink of a file with one name that nobody here has open, utimens, and a chmod that takes nothing away: answered at once, sent behind ("errands").
- *     Times go along with a chmod or chown that follows within TIMES_MS (tar, cp -p): one operation.
+ *     Times go along with a chmod or chown that follows within TIMES_MS (tar, cp -p), modes and times of several files with one another: one operation.
  * A write and a close still wait until file and bytes are on every in-sync copy. What only an errand knows is lost when this process is killed before it was
  * sent: names removed, times, and modes that allow more. Whoever calls fsync or locks files does not get that far: its folder is not delegated for CAREFUL_MS. fsync of a folder waits for its
  * errands and tells of their errors.
@@ -23,7 +23,8 @@
 #define PENDING_MAX  64
 #define RUNNERS	     6
 #define BORN_MS	     20	  /* a file that nobody writes, closes or looks at is made after so long */
-#define TIMES_MS     5	  /* times are sent after so long */
+#define TIMES_MS     20	  /* times and modes are sent after so long */
+#define TIMES_OLD_MS 1	  /* those that have waited so long go along with others that are sent */
 #define TIMES_MAX    32	  /* when so many errands of the folder wait: at once */
 #define IDLE_MS	     2000 /* unused: given back */
 #define SCORE	     3	  /* names changed, not more than SCORE_MS apart, before it is asked for */
@@ -181,7 +182,7 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 	log_warn("%s of a file in a folder that was this mount's alone failed after it was answered: %s",
 		 e->op.type == VFS_CREATE   ? "making"
 		 : e->op.type == VFS_UNLINK ? "removing"
-					    : "setting the times",
+					    : "setting mode or times",
 		 strerror(-r));
 	atomic_store(e->op.type == VFS_UNLINK ? &folder->late_err : &e->n->late_err, -r);
 	cache_unsure(e->n);
@@ -189,6 +190,22 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 	folder_unsure(m, folder);
 	pthread_mutex_unlock(&folder->lock);
 	cache_inc_epoch(m);
+}
+
+/* It is over; e is gone. Not under lock. */
+static void errand_done(struct mount *m, struct errand *e)
+{
+	struct delegs *t = m->delegs;
+
+	pthread_mutex_lock(&t->lock);
+	take_out(t, e);
+	atomic_store(&e->n->errand, NULL);
+	if (--e->d->pending == 0 && e->d->state == ENDING)
+		pthread_cond_signal(&t->work);
+	pthread_cond_broadcast(&t->landed);
+	pthread_mutex_unlock(&t->lock);
+	node_unpin(m, e->n);
+	free(e);
 }
 
 /* Sends it, with all tries. Not under lock; it is marked as running, and gone afterwards. res: the caller's. */
@@ -208,15 +225,7 @@ static int run(struct mount *m, struct errand *e, struct vfs_result *res, bool *
 	*ret_leased = *ret_leased && tick_same(m, &tick);
 	learn(m, e, r, res, *ret_leased, last);
 	atomic_fetch_sub(&e->n->writing, 1);
-	pthread_mutex_lock(&t->lock);
-	take_out(t, e);
-	atomic_store(&e->n->errand, NULL);
-	if (--e->d->pending == 0 && e->d->state == ENDING)
-		pthread_cond_signal(&t->work);
-	pthread_cond_broadcast(&t->landed);
-	pthread_mutex_unlock(&t->lock);
-	node_unpin(m, e->n);
-	free(e);
+	errand_done(m, e);
 	return r;
 }
 
@@ -227,6 +236,113 @@ static void run_here(struct mount *m, struct errand *e)
 
 	(void)run(m, e, &res, &leased);
 	vfs_result_done(&res);
+}
+
+/* ---- modes and times of several files: one operation ---- */
+
+static void set_fields(struct vfs_attr *a, const struct vfs_op *op)
+{
+	if (op->set & VFS_SET_MODE)
+		a->mode = (a->mode & S_IFMT) | (op->attr.mode & 07777);
+	if (op->set & VFS_SET_ATIME)
+		a->atime_ns = op->attr.atime_ns;
+	if (op->set & VFS_SET_MTIME)
+		a->mtime_ns = op->attr.mtime_ns;
+	a->ctime_ns = op->attr.ctime_ns;
+}
+
+/* May it be sent with others? */
+static bool may_go_along(const struct errand *e)
+{
+	return e->op.type == VFS_SETATTR &&
+	       !(e->op.set & ~(uint32_t)(VFS_SET_MODE | VFS_SET_ATIME | VFS_SET_MTIME)) &&
+	       atomic_load(&e->n->writing) == 0; /* else what is known here of the file is still to come */
+}
+
+/* e, and others that wait in the same folder and have for a while: all of them are marked as running. Under lock. */
+static uint32_t companions(struct errand *e, uint64_t now, struct errand **ret)
+{
+	bool alone = !may_go_along(e);
+	uint32_t n = 0;
+
+	e->running = true;
+	ret[n++] = e;
+	for (struct errand *x = e->next; x && !alone && n < VFS_SETS_MAX; x = x->next) {
+		if (x->d != e->d || x->running || !may_go_along(x) ||
+		    x->due_ms > now + TIMES_MS - TIMES_OLD_MS)
+			continue;
+		x->running = true;
+		ret[n++] = x;
+	}
+	return n;
+}
+
+/* The answer has no attributes: what it has set is said once more, as an answer to something older may have come meanwhile. Changes that are on their way
+ * would be taken for older ones: may_go_along. */
+static void learn_set(struct node *n, const struct vfs_op *op, uint64_t version, bool leased)
+{
+	pthread_mutex_lock(&n->lock);
+	if (!leased || !n->leased) {
+		n->attr_known = false;
+	} else if (n->attr.version < version) {
+		set_fields(&n->attr, op);
+		n->attr.version = n->touched = version;
+	}
+	pthread_mutex_unlock(&n->lock);
+}
+
+/* All or none: 0 or -errno. Not under lock; they are marked as running. */
+static int run_together(struct mount *m, struct errand *const *e, uint32_t n)
+{
+	struct vfs_op op = {.type = VFS_SETATTRS, .ino = {.folder = e[0]->d->id}, .pid = e[0]->op.pid};
+	_cleanup_buf_ struct buf data = {0};
+	struct node *node[VFS_SETS_MAX];
+	struct vfs_result res = {0};
+	bool leased, sent = true;
+	struct tick tick[VFS_SETS_MAX];
+	int r;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct vfs_op *o = &e[i]->op;
+		struct vfs_set s = {.num = e[i]->n->ino.num,
+				    .set = o->set,
+				    .mode = o->attr.mode & 07777,
+				    .atime_ns = o->attr.atime_ns,
+				    .mtime_ns = o->attr.mtime_ns,
+				    .ctime_ns = o->attr.ctime_ns};
+
+		node[i] = e[i]->n;
+		tick[i] = tick_of(m, &node[i]->ino, NULL);
+		atomic_fetch_add(&node[i]->writing, 1);
+		sent = sent && vfs_set_encode(&s, &data) == 0;
+	}
+	op.data = data.data;
+	op.data_len = (uint32_t)data.len;
+	r = sent ? change_many(m, node, n, &op, &res, &leased) : -ENOMEM;
+	gate_in(m);
+	for (uint32_t i = 0; i < n; i++) {
+		if (r == 0)
+			learn_set(node[i], &e[i]->op, res.attr.version, leased && tick_same(m, &tick[i]));
+		atomic_fetch_sub(&node[i]->writing, 1);
+	}
+	gate_out(m);
+	vfs_result_done(&res);
+	return r;
+}
+
+static void run_some(struct mount *m, struct errand *const *e, uint32_t n)
+{
+	int r = n > 1 ? run_together(m, e, n) : -ECANCELED;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (r != 0 && r != -EIO) { /* one of them is refused, or it is the only one */
+			run_here(m, e[i]);
+			continue;
+		}
+		if (r < 0)
+			learn(m, e[i], r, NULL, false, false);
+		errand_done(m, e[i]);
+	}
 }
 
 /* ---- waiting ---- */
@@ -483,22 +599,18 @@ static bool may_come_late(const struct vfs_attr *a, const struct vfs_op *op)
 /* Node locked. */
 static void set_here(struct vfs_attr *a, struct vfs_op *op, int64_t now)
 {
-	if (op->set & VFS_SET_MODE)
-		a->mode = (a->mode & S_IFMT) | (op->attr.mode & 07777);
-	if (op->set & VFS_SET_ATIME_NOW)
+	const uint32_t times = op->set & (VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW);
+
+	if (times & VFS_SET_ATIME_NOW)
 		op->attr.atime_ns = now;
-	if (op->set & VFS_SET_MTIME_NOW)
+	if (times & VFS_SET_MTIME_NOW)
 		op->attr.mtime_ns = now;
-	if (op->set & (VFS_SET_ATIME | VFS_SET_ATIME_NOW)) {
-		a->atime_ns = op->attr.atime_ns;
-		op->set = (op->set & ~(uint32_t)VFS_SET_ATIME_NOW) | VFS_SET_ATIME;
-	}
-	if (op->set & (VFS_SET_MTIME | VFS_SET_MTIME_NOW)) {
-		a->mtime_ns = op->attr.mtime_ns;
-		op->set = (op->set & ~(uint32_t)VFS_SET_MTIME_NOW) | VFS_SET_MTIME;
-	}
-	a->ctime_ns = op->attr.ctime_ns = now;
+	op->set &= ~times;
+	op->set |= (times & VFS_SET_ATIME_NOW ? VFS_SET_ATIME : 0) |
+		   (times & VFS_SET_MTIME_NOW ? VFS_SET_MTIME : 0);
+	op->attr.ctime_ns = now;
 	op->flags |= VFS_TIMED;
+	set_fields(a, op);
 }
 
 /* What op sets is set by `to`, too. */
@@ -868,7 +980,9 @@ void deleg_end_empty(struct mount *m)
 /* One thing that is to be done now; under lock before and after. False: nothing; *ret_next: when to look again. */
 static bool do_one(struct mount *m, uint64_t now, uint64_t *ret_next)
 {
+	struct errand *some[VFS_SETS_MAX];
 	struct delegs *t = m->delegs;
+	uint32_t n;
 
 	*ret_next = now + LOOK_MS;
 	for (struct errand *e = t->first; e; e = e->next) {
@@ -878,10 +992,10 @@ static bool do_one(struct mount *m, uint64_t now, uint64_t *ret_next)
 			*ret_next = MIN(*ret_next, e->due_ms);
 			continue;
 		}
-		e->running = true;
+		n = companions(e, now, some);
 		hand_over(t);
 		pthread_mutex_unlock(&t->lock);
-		run_here(m, e);
+		run_some(m, some, n);
 		pthread_mutex_lock(&t->lock);
 		return true;
 	}

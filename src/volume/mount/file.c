@@ -373,6 +373,19 @@ int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *
 	return r;
 }
 
+int change_many(struct mount *m, struct node *const *n, uint32_t count, struct vfs_op *op,
+		struct vfs_result *res, bool *ret_leased)
+{
+	struct vclient_slot *s = slot_of(m);
+	int r;
+
+	vclient_forks_begin(s);
+	r = vclient_call(s, op, res, ret_leased);
+	for (uint32_t i = 0; i < count; i++)
+		changed(s, n[i], r, op->pid);
+	return r;
+}
+
 int node_sync(struct mount *m, struct node *n, uint32_t tid)
 {
 	struct vclient_slot *s = slot_of(m);

@@ -443,6 +443,9 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 /* The same without waiting for errands. */
 int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 	       bool *ret_leased);
+/* The same of several. */
+int change_many(struct mount *m, struct node *const *n, uint32_t count, struct vfs_op *op,
+		struct vfs_result *res, bool *ret_leased);
 /* fsync of an inode, whose buffered writes are out, by thread tid: 0, -errno, or -EIO as node_synced says. */
 int node_sync(struct mount *m, struct node *n, uint32_t tid);
 /* READ of the thread's own: bytes that came, or -errno. */

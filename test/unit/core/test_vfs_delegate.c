@@ -305,6 +305,83 @@ static void test_times(void **state)
 }
 
 /* An answer is as old as it is, whatever times the operation brought along: it is not swept before its hour. */
+static int set_many(struct world *w, uint64_t client, struct vol_ino folder, const struct vfs_set *s,
+		    uint32_t n)
+{
+	struct buf b = {0};
+	int r;
+
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(vfs_set_encode(&s[i], &b), 0);
+	r = call(w, of(client, (struct vfs_op){.type = VFS_SETATTRS,
+					       .ino = folder,
+					       .data = b.data,
+					       .data_len = (uint32_t)b.len}));
+	buf_done(&b);
+	return r;
+}
+
+static void test_many(void **state)
+{
+	struct world *w = world_new(4, 1, VOL_STRIPE_SIZE);
+	struct vol_ino d = folder_at(w, "d", 1), e = folder_at(w, "e", 1);
+	struct vfs_set s[VFS_SETS_MAX + 1] = {0};
+	uint64_t from, version;
+	char name[16];
+
+	assert_int_equal(delegate(w, A, d), 0);
+	from = res.lock.start;
+	for (uint32_t i = 0; i < ARRAY_SIZE(s); i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		assert_int_equal(born(w, A, d, name, from + i, 100), 0);
+		s[i] = (struct vfs_set){
+			.num = from + i, .set = VFS_SET_MTIME, .mtime_ns = 7000 + i, .ctime_ns = 9000 + i};
+	}
+	s[1].set = VFS_SET_MODE | VFS_SET_ATIME;
+	s[1].mode = 0640;
+	s[1].atime_ns = -5;
+	assert_int_equal(set_many(w, A, d, s, VFS_SETS_MAX), 0);
+	version = res.attr.version;
+	for (uint32_t i = 0; i < VFS_SETS_MAX; i++) {
+		struct vfs_attr a;
+
+		assert_int_equal(vfs_stat(vfs_of(w, d), &(struct vol_ino){d.folder, s[i].num}, &a), 0);
+		assert_int_equal(a.version, version);
+		assert_int_equal(a.ctime_ns, 9000 + i);
+		assert_int_equal(a.mtime_ns, i == 1 ? 5000 : 7000 + i);
+		assert_int_equal(a.mode & 07777, i == 1 ? 0640 : 0644);
+		assert_int_equal(a.size, 100);
+		if (i == 1)
+			assert_int_equal(a.atime_ns, -5);
+	}
+	/* All or none. */
+	s[0].mtime_ns = 1;
+	s[2].num = from + 1000;
+	assert_int_equal(set_many(w, A, d, s, 3), -ENOENT);
+	s[2].num = s[0].num;
+	assert_int_equal(set_many(w, A, d, s, 3), -EINVAL);
+	s[2].num = 0;
+	assert_int_equal(set_many(w, A, d, s, 3), -EINVAL);
+	s[2].num = from + 2;
+	s[2].set = VFS_SET_SIZE;
+	assert_int_equal(set_many(w, A, d, s, 3), -EINVAL);
+	s[2].set = VFS_SET_UID;
+	assert_int_equal(set_many(w, A, d, s, 3), -EINVAL);
+	s[2].set = VFS_SET_MODE;
+	assert_int_equal(set_many(w, A, d, s, VFS_SETS_MAX + 1), -EINVAL);
+	assert_int_equal(set_many(w, A, d, s, 0), -EINVAL);
+	assert_int_equal(
+		call(w, of(A, (struct vfs_op){.type = VFS_SETATTRS, .ino = d, .data = s, .data_len = 39})),
+		-EINVAL);
+	assert_int_equal(set_many(w, B, d, s, 1), -ESTALE);
+	assert_int_equal(set_many(w, A, e, s, 1), -ESTALE);
+	assert_int_equal(call(w, (struct vfs_op){.type = VFS_GETATTR, .ino = {d.folder, from}}), 0);
+	assert_int_equal(res.attr.version, version);
+	assert_int_equal(undelegate(w, A, d), 0);
+	assert_int_equal(set_many(w, A, d, s, 1), -ESTALE);
+	world_free(w);
+}
+
 static void test_answers_age(void **state)
 {
 	struct world *w = world_new(2, 1, VOL_STRIPE_SIZE);
@@ -387,5 +464,5 @@ static void test_iter(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_give), cmocka_unit_test(test_give_what), cmocka_unit_test(test_numbered),
 	  cmocka_unit_test(test_first_bytes), cmocka_unit_test(test_first_bytes_striped),
-	  cmocka_unit_test(test_unlink_known), cmocka_unit_test(test_times),
+	  cmocka_unit_test(test_unlink_known), cmocka_unit_test(test_times), cmocka_unit_test(test_many),
 	  cmocka_unit_test(test_answers_age), cmocka_unit_test(test_removed), cmocka_unit_test(test_iter))
