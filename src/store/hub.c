@@ -191,6 +191,8 @@ void hub_reset(struct hub *h, int64_t rev, int why)
 		ring_drop_oldest(h);
 	h->last = rev;
 	h->from = rev + 1;
+	if (rev < h->compacted)
+		h->compacted = 0; /* of the store that is gone */
 	for (struct store_watch *w = h->watches; w; w = w->next_watch) {
 		w->ended = why;
 		w->dirty = true;
