@@ -60,21 +60,35 @@ bool process_busy(const struct db *d)
 
 /* An applier that ended with an error is not replaced: what comes in is queued, and the whole group waits for this member (flow control), even when it
  * is only joining. Galera 26.4 loses writesets that were queued before a state transfer when more members join meanwhile. */
-static bool applier_failed(const char *line)
+static bool applier_failed(const char *text)
 {
-	static const char text[] = "Applier thread exiting ret: ";
-	const char *at = strstr(line, text);
+	static const char ended[] = "Applier thread exiting ret: ";
+	size_t n = sizeof(ended) - 1;
 
-	return at && at[sizeof(text) - 1] >= '1' && at[sizeof(text) - 1] <= '9';
+	return str_starts(text, ended) && text[n] >= '1' && text[n] <= '9';
+}
+
+/* What Galera says in a line of the log: "DATE TIME THREAD [LEVEL] WSREP: text". NULL: a line of something else, which may well have a user's words in it. */
+static const char *wsrep_text(const char *line)
+{
+	static const char from[] = "] WSREP: ";
+	size_t head = strspn(line, "0123456789-: ");
+	const char *at = head > 0 && line[head] == '[' ? strchr(line + head, ']') : NULL;
+
+	return at && str_starts(at, from) ? at + sizeof(from) - 1 : NULL;
 }
 
 static void on_line(struct db *d, const char *line)
 {
+	const char *text = wsrep_text(line);
+
 	fprintf(stderr, "%s\n", line);
-	if (strstr(line, "Reversing history:"))
+	if (!text)
+		return;
+	if (strstr(text, "Reversing history:"))
 		d->diverged = true;
-	else if (strstr(line, "node restart required") || strstr(line, "Inconsistent by consensus") ||
-		 applier_failed(line))
+	else if (strstr(text, "node restart required") || strstr(text, "Inconsistent by consensus") ||
+		 applier_failed(text))
 		d->wedged = true;
 }
 
