@@ -297,7 +297,8 @@ static void test_data_lost(void **state)
 
 	recorder_start(&r, s, "/lost/", before + 1);
 	recorder_wait_progress(&r, before, RECOVER_MS);
-	assert_int_equal(store_compact(s, before - 1, NULL), 0); /* which says nothing of the revisions of the next store */
+	assert_int_equal(store_compact(s, before - 1, NULL),
+			 0); /* which says nothing of the revisions of the next store */
 	for (int i = 0; i < CLUSTER_MEMBERS; i++)
 		cluster_kill(&cluster, i);
 	for (int i = 0; i < CLUSTER_MEMBERS; i++)

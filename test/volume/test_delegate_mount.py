@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import unittest
@@ -395,6 +396,57 @@ class Faults(TwoMountsTest):
             with self.assertRaises(FileExistsError):
                 os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         self.cluster.umount(victim)
+
+    def test_what_was_answered_is_not_done_after_others_had_the_folder(self):
+        """A mount that stands still has answered a chmod and an unlink that it has not sent; when it goes on, another one has closed the file and written to it."""
+        victim = self.cluster.mount()
+        process = self.cluster.mounts[victim]
+        folder, n = victim / self.name, 30
+        for i in range(2 * n):
+            put(folder / f"f{i}", b"x")
+        time.sleep(0.1)
+        for i in range(n):
+            os.chmod(folder / f"f{i}", 0o666)
+        for i in range(n, 2 * n):
+            (folder / f"f{i}").unlink()
+        process.signal(signal.SIGSTOP)
+        try:
+            left = set(os.listdir(self.db))
+            for i in range(n):
+                os.chmod(self.db / f"f{i}", 0o600)
+            for name in left:
+                (self.db / name).write_bytes(b"secret")
+        finally:
+            process.signal(signal.SIGCONT)
+        print(f"{len(left) - n} of {n} removals not sent ", end="", file=sys.stderr)
+        wait_for("it answers", lambda: len(os.listdir(folder)) == len(left), 20)
+        time.sleep(1)
+        for side in (folder, self.db):
+            self.assertEqual(set(os.listdir(side)), left)
+            for i in range(n):
+                self.assertEqual(os.stat(side / f"f{i}").st_mode & 0o7777, 0o600)
+            for name in left:
+                self.assertEqual((side / name).read_bytes(), b"secret")
+        self.cluster.umount(victim)
+
+    def test_a_listing_from_before_says_nothing_old(self):
+        """Entries of a listing that is under way come with attributes of when it was asked for: modes and times set meanwhile stay."""
+        for i in range(900):
+            put(self.da / f"f{i:04}", b"x")
+        for turn in range(6):
+            with os.scandir(self.da) as entries:
+                seen = {next(entries).name for _ in range(5)}
+                later = [f"f{i:04}" for i in range(900) if f"f{i:04}" not in seen][-300:]
+                for name in later:
+                    os.chmod(self.da / name, 0o640 | (0o007 if turn % 2 else 0o004))
+                    os.utime(self.da / name, ns=(turn, 10 ** 9 * turn))
+                seen |= {e.name for e in entries}
+            self.assertEqual(len(seen), 900)
+            for name in later:
+                now = os.stat(self.da / name)
+                self.assertEqual((now.st_mode & 0o7777, now.st_mtime_ns), (0o647 if turn % 2 else 0o644, 10 ** 9 * turn), name)
+            for name in later:
+                os.chmod(self.da / name, 0o640)
 
 
 class Full(TwoMountsTest):

@@ -265,6 +265,30 @@ static int set_decode(struct unpacker *u, const struct vol_ino *folder, struct v
 		       : 0;
 }
 
+static int show(struct tx *t, const struct vfs_attr *a)
+{
+	uint8_t x[VFS_ATTR_MAX];
+	struct packer w = {.p = x, .cap = sizeof(x)};
+
+	pack_attr(&w, a);
+	ensure(!w.over);
+	t->res->attr = *a;
+	return buf_add(&t->res->data, x, w.n) < 0 ? hard(t, -ENOMEM) : 0;
+}
+
+int vfs_attr_decode(const void *data, size_t len, size_t *at, struct vfs_attr *ret)
+{
+	struct unpacker u = {.p = data, .n = len, .at = *at};
+
+	if (*at == len)
+		return -ENOENT;
+	unpack_attr(&u, ret);
+	if (u.bad)
+		return -EBADMSG;
+	*at = u.at;
+	return 0;
+}
+
 int do_setattrs(struct tx *t)
 {
 	const struct vfs_op *op = t->op;
@@ -291,7 +315,8 @@ int do_setattrs(struct tx *t)
 			r = set_plain(t, &set[i], &in);
 		if (r == 0)
 			r = inode_put(t, &in);
-		t->res->attr = in.a;
+		if (r == 0)
+			r = show(t, &in.a);
 	}
 	return r;
 }

@@ -53,25 +53,21 @@ int delegation_drop(struct tx *t, const struct vol_id *folder)
 	return del_key(t, k, key_delegation(k, folder));
 }
 
-int delegation_time(struct tx *t, const struct vol_id *folder)
-{
-	struct delegation d;
-	int r;
-
-	if (!(t->op->flags & VFS_TIMED))
-		return 0;
-	r = delegation_get(t, folder, &d);
-	if (r == 0 && d.client == t->op->id.client)
-		t->now = t->op->attr.ctime_ns;
-	return r == -ENOENT ? 0 : r;
-}
-
 int delegation_check(struct tx *t, const struct vol_id *folder)
 {
 	struct delegation d;
 	int r = delegation_get(t, folder, &d);
 
 	return r == -ENOENT || (r == 0 && d.client != t->op->id.client) ? -ESTALE : r;
+}
+
+int delegation_time(struct tx *t, const struct vol_id *folder)
+{
+	int r = t->op->flags & VFS_TIMED ? delegation_check(t, folder) : 0;
+
+	if (r == 0 && t->op->flags & VFS_TIMED)
+		t->now = t->op->attr.ctime_ns;
+	return r;
 }
 
 /* No name of it is in the middle of an operation. */

@@ -122,7 +122,7 @@ struct delegation {
 };
 int delegation_get(struct tx *t, const struct vol_id *folder, struct delegation *ret); /* -ENOENT */
 int delegation_drop(struct tx *t, const struct vol_id *folder); /* 0 also when there is none */
-/* VFS_TIMED: t->now becomes the operation's time when the folder is its client's; vfs_exec takes it back. */
+/* VFS_TIMED: t->now becomes the operation's time; vfs_exec takes it back. -ESTALE when the folder is not its client's. */
 int delegation_time(struct tx *t, const struct vol_id *folder);
 int delegation_check(struct tx *t,
 		     const struct vol_id *folder);	  /* 0 when it is the operation's client's; -ESTALE */

@@ -62,7 +62,7 @@ enum vfs_op_type {
 		       * -EBUSY: another client's; -E2BIG: too many names to look through; -EAGAIN: a name is locked */
 	VFS_UNDELEGATE, /* ino (folder): if it is the client's (id.client; id.number may be 0: the brick does it); else nothing */
 	VFS_SETATTRS, /* ino (folder, the client's by a delegation, else -ESTALE), data = up to VFS_SETS_MAX vfs_set_encode of files born in it: all, or none with the
-		       * error of one -> attr of the last; all have its version */
+		       * error of one -> data: their attributes, in this order (not kept: a retry hears none); attr of the last */
 	/* Steps of intents, between primaries only: */
 	VFS_STEP_MAKE_FOLDER = 64,
 	VFS_STEP_KILL_FOLDER,
@@ -92,7 +92,7 @@ enum vfs_op_type {
 	4096u /* CREATE: the file's number is target.num, one of those of the client's delegation, else -ESTALE; attr.ctime_ns is the time of all. payload: its first bytes \
 	       * (at most VFS_BORN_MAX; stripe 0 lies in the folder's group, else -EINVAL) */
 #define VFS_TIMED \
-	8192u /* UNLINK, SETATTR: attr.ctime_ns is the time of the change, where the folder of the inode is delegated to the client; else it is ignored */
+	8192u /* UNLINK, SETATTR: attr.ctime_ns is the time of the change, which was answered before: -ESTALE unless the folder (of UNLINK: the name's) is delegated to the client */
 
 #define VFS_RESERVED \
 	2048u /* WRITE, EXTEND: part of, and the end of, an append under a reservation of this slot; -ESTALE when that is not there any more */
@@ -278,6 +278,8 @@ struct vfs_set {
 	uint32_t mode;
 	int64_t atime_ns, mtime_ns, ctime_ns;
 };
+int vfs_attr_decode(const void *data, size_t len, size_t *at,
+		    struct vfs_attr *ret); /* of its answer's data: 0, -ENOENT at the end, -EBADMSG */
 int vfs_set_encode(const struct vfs_set *s, struct buf *b); /* appends VFS_SET_BYTES; -ENOMEM */
 
 /* ---- wire form of operations and results (docs/protocol/volume.md) ---- */

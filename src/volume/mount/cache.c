@@ -391,10 +391,12 @@ bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool
 	bool may;
 
 	pthread_mutex_lock(&n->lock);
-	if (a && a->mode && (n->attr.mode == 0 || a->version >= n->attr.version)) {
-		n->attr_known = keep || (n->attr_known && a->version == n->attr.version);
+	if (a && a->mode &&
+	    (n->attr.mode == 0 || a->version > n->attr.version ||
+	     (a->version == n->attr.version && !n->attr_known))) {
+		n->attr_known = keep;
 		n->attr = *a;
-	} /* else: an answer that was overtaken by one of our own changes */
+	} /* else: an answer that was overtaken by one of our own changes, or what is known already and may have been changed here since (delegate.c) */
 	if (keep)
 		cache_keep(n);
 	may = n->leased && n->attr_known;
@@ -402,6 +404,13 @@ bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool
 		*ret = n->attr;
 	pthread_mutex_unlock(&n->lock);
 	return may;
+}
+
+void cache_older(struct mount *m, struct node *n)
+{
+	atomic_fetch_add(counter(m, &n->ino), 1);
+	atomic_fetch_add(&m->pushes, 1);
+	cache_unsure(n);
 }
 
 void cache_unsure(struct node *n)

@@ -177,7 +177,7 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 		gate_out(m);
 		return;
 	}
-	if (e->op.type == VFS_UNLINK && (r == -ENOENT || r == -ESTALE))
+	if (e->op.type == VFS_UNLINK && r == -ENOENT)
 		return; /* it is not there */
 	log_warn("%s of a file in a folder that was this mount's alone failed after it was answered: %s",
 		 e->op.type == VFS_CREATE   ? "making"
@@ -240,17 +240,6 @@ static void run_here(struct mount *m, struct errand *e)
 
 /* ---- modes and times of several files: one operation ---- */
 
-static void set_fields(struct vfs_attr *a, const struct vfs_op *op)
-{
-	if (op->set & VFS_SET_MODE)
-		a->mode = (a->mode & S_IFMT) | (op->attr.mode & 07777);
-	if (op->set & VFS_SET_ATIME)
-		a->atime_ns = op->attr.atime_ns;
-	if (op->set & VFS_SET_MTIME)
-		a->mtime_ns = op->attr.mtime_ns;
-	a->ctime_ns = op->attr.ctime_ns;
-}
-
 /* May it be sent with others? */
 static bool may_go_along(const struct errand *e)
 {
@@ -277,17 +266,16 @@ static uint32_t companions(struct errand *e, uint64_t now, struct errand **ret)
 	return n;
 }
 
-/* The answer has no attributes: what it has set is said once more, as an answer to something older may have come meanwhile. Changes that are on their way
- * would be taken for older ones: may_go_along. */
-static void learn_set(struct node *n, const struct vfs_op *op, uint64_t version, bool leased)
+/* What the answer says of a file; NULL: it is one to a retry, which says nothing. */
+static void learn_set(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep)
 {
-	pthread_mutex_lock(&n->lock);
-	if (!leased || !n->leased) {
-		n->attr_known = false;
-	} else if (n->attr.version < version) {
-		set_fields(&n->attr, op);
-		n->attr.version = n->touched = version;
+	if (!a || !vol_ino_eq(&a->ino, &n->ino)) {
+		cache_older(m, n);
+		return;
 	}
+	(void)end_changed(m, n, a, keep);
+	pthread_mutex_lock(&n->lock);
+	n->touched = a->version;
 	pthread_mutex_unlock(&n->lock);
 }
 
@@ -300,6 +288,8 @@ static int run_together(struct mount *m, struct errand *const *e, uint32_t n)
 	struct vfs_result res = {0};
 	bool leased, sent = true;
 	struct tick tick[VFS_SETS_MAX];
+	uint32_t pid[VFS_SETS_MAX];
+	size_t at = 0;
 	int r;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -312,17 +302,21 @@ static int run_together(struct mount *m, struct errand *const *e, uint32_t n)
 				    .ctime_ns = o->attr.ctime_ns};
 
 		node[i] = e[i]->n;
+		pid[i] = o->pid;
 		tick[i] = tick_of(m, &node[i]->ino, NULL);
 		atomic_fetch_add(&node[i]->writing, 1);
 		sent = sent && vfs_set_encode(&s, &data) == 0;
 	}
 	op.data = data.data;
 	op.data_len = (uint32_t)data.len;
-	r = sent ? change_many(m, node, n, &op, &res, &leased) : -ENOMEM;
+	r = sent ? change_many(m, node, pid, n, &op, &res, &leased) : -ENOMEM;
 	gate_in(m);
 	for (uint32_t i = 0; i < n; i++) {
+		struct vfs_attr a;
+		bool told = r == 0 && vfs_attr_decode(res.data.data, res.data.len, &at, &a) == 0;
+
 		if (r == 0)
-			learn_set(node[i], &e[i]->op, res.attr.version, leased && tick_same(m, &tick[i]));
+			learn_set(m, node[i], told ? &a : NULL, leased && tick_same(m, &tick[i]));
 		atomic_fetch_sub(&node[i]->writing, 1);
 	}
 	gate_out(m);
@@ -335,7 +329,7 @@ static void run_some(struct mount *m, struct errand *const *e, uint32_t n)
 	int r = n > 1 ? run_together(m, e, n) : -ECANCELED;
 
 	for (uint32_t i = 0; i < n; i++) {
-		if (r != 0 && r != -EIO) { /* one of them is refused, or it is the only one */
+		if (r != 0 && r != -EIO && r != -ESTALE) { /* one of them is refused, or it is the only one */
 			run_here(m, e[i]);
 			continue;
 		}
@@ -597,6 +591,17 @@ static bool may_come_late(const struct vfs_attr *a, const struct vfs_op *op)
 }
 
 /* Node locked. */
+static void set_fields(struct vfs_attr *a, const struct vfs_op *op)
+{
+	if (op->set & VFS_SET_MODE)
+		a->mode = (a->mode & S_IFMT) | (op->attr.mode & 07777);
+	if (op->set & VFS_SET_ATIME)
+		a->atime_ns = op->attr.atime_ns;
+	if (op->set & VFS_SET_MTIME)
+		a->mtime_ns = op->attr.mtime_ns;
+	a->ctime_ns = op->attr.ctime_ns;
+}
+
 static void set_here(struct vfs_attr *a, struct vfs_op *op, int64_t now)
 {
 	const uint32_t times = op->set & (VFS_SET_ATIME_NOW | VFS_SET_MTIME_NOW);
@@ -667,8 +672,10 @@ bool deleg_setattr(fuse_req_t req, struct mount *m, struct node *n, struct vfs_o
 		set_too(&e->op, op);
 	else if (may && (e = errand_new(m, d, n, op, NULL)))
 		errand_put(m, e, d->pending < TIMES_MAX ? clock_ms() + TIMES_MS : 0);
-	else if (may)
+	else if (may) {
 		cache_unsure(n);
+		op->flags &= ~VFS_TIMED;
+	}
 	pthread_mutex_unlock(&t->lock);
 	may = may && e;
 	if (may)

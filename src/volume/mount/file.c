@@ -373,8 +373,8 @@ int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *
 	return r;
 }
 
-int change_many(struct mount *m, struct node *const *n, uint32_t count, struct vfs_op *op,
-		struct vfs_result *res, bool *ret_leased)
+int change_many(struct mount *m, struct node *const *n, const uint32_t *pid, uint32_t count,
+		struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
 {
 	struct vclient_slot *s = slot_of(m);
 	int r;
@@ -382,7 +382,7 @@ int change_many(struct mount *m, struct node *const *n, uint32_t count, struct v
 	vclient_forks_begin(s);
 	r = vclient_call(s, op, res, ret_leased);
 	for (uint32_t i = 0; i < count; i++)
-		changed(s, n[i], r, op->pid);
+		changed(s, n[i], r, pid[i]);
 	return r;
 }
 
@@ -579,7 +579,7 @@ void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
 	(void)datasync;
 	behind_drain(m, n);
-	deleg_made(m, n);
+	deleg_wait_node(m, n); /* what was answered before is durable with it, or its error told */
 	deleg_careful(m, n);
 	r = behind_error(m, n, fi);
 	if (r == 0)

@@ -245,7 +245,9 @@ void cache_grow(struct mount *m, struct node *n, uint64_t off, uint64_t size, ui
 void cache_retired(struct mount *m, struct node *n);	    /* nothing is kept of it any more */
 void cache_folder_changed(struct mount *m, struct node *n); /* as if another mount had changed it */
 void cache_keep(struct node *n);			    /* under lock: under a lease from now on */
-void cache_unsure(struct node *n);			    /* attributes are not known any more */
+void cache_older(struct mount *m,
+		 struct node *n);  /* attributes are not known, and answers on their way are not kept */
+void cache_unsure(struct node *n); /* attributes are not known any more */
 void gate_in(struct mount *m);
 void gate_out(struct mount *m);
 
@@ -443,9 +445,9 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 /* The same without waiting for errands. */
 int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
 	       bool *ret_leased);
-/* The same of several. */
-int change_many(struct mount *m, struct node *const *n, uint32_t count, struct vfs_op *op,
-		struct vfs_result *res, bool *ret_leased);
+/* The same of several, each changed for a thread. */
+int change_many(struct mount *m, struct node *const *n, const uint32_t *pid, uint32_t count,
+		struct vfs_op *op, struct vfs_result *res, bool *ret_leased);
 /* fsync of an inode, whose buffered writes are out, by thread tid: 0, -errno, or -EIO as node_synced says. */
 int node_sync(struct mount *m, struct node *n, uint32_t tid);
 /* READ of the thread's own: bytes that came, or -errno. */

@@ -176,7 +176,8 @@ static void setattr_now(fuse_req_t req, fuse_ino_t ino, const struct stat *st, i
 	t = tick_of(m, &n->ino, NULL);
 	sent_us = clock_us();
 	atomic_fetch_add(&n->writing, 1);
-	if (!deleg_with_times(m, n, &op, &res, &leased, &r))
+	if (!deleg_with_times(m, n, &op, &res, &leased, &r) ||
+	    r == -ESTALE) /* -ESTALE: the times were too late */
 		r = change_call(m, n, NULL, &op, &res, &leased);
 	moved_changed(m, n);
 	if (r < 0) {
