@@ -259,10 +259,7 @@ static int set_decode(struct unpacker *u, const struct vol_ino *folder, struct v
 	ret->attr.atime_ns = (int64_t)unpack(u, 8);
 	ret->attr.mtime_ns = (int64_t)unpack(u, 8);
 	ret->attr.ctime_ns = (int64_t)unpack(u, 8);
-	return u->bad || ret->ino.num == 0 ||
-			       ret->set & ~(uint32_t)(VFS_SET_MODE | VFS_SET_ATIME | VFS_SET_MTIME)
-		       ? -EINVAL
-		       : 0;
+	return u->bad || ret->ino.num == 0 || ret->set & ~(uint32_t)VFS_SETS_MASK ? -EINVAL : 0;
 }
 
 static int show(struct tx *t, const struct vfs_attr *a)
@@ -295,7 +292,7 @@ int do_setattrs(struct tx *t)
 	struct unpacker u = {.p = (const uint8_t *)op->data, .n = op->data_len};
 	uint32_t n = op->data_len / VFS_SET_BYTES;
 	struct vfs_op set[VFS_SETS_MAX];
-	struct inode in;
+	struct inode in[VFS_SETS_MAX];
 	int r;
 
 	if (op->ino.num != 0 || n == 0 || n > VFS_SETS_MAX || op->data_len % VFS_SET_BYTES)
@@ -304,19 +301,17 @@ int do_setattrs(struct tx *t)
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
 		r = set_decode(&u, &op->ino, &set[i]);
 		if (r == 0)
-			r = inode_get(t, &set[i].ino, &in);
+			r = inode_get(t, &set[i].ino, &in[i]);
 		for (uint32_t k = 0; r == 0 && k < i; k++)
 			r = set[k].ino.num == set[i].ino.num ? -EINVAL : 0; /* what is read is of before */
 	}
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
 		t->now = set[i].attr.ctime_ns;
-		r = inode_get(t, &set[i].ino, &in);
+		r = set_plain(t, &set[i], &in[i]);
 		if (r == 0)
-			r = set_plain(t, &set[i], &in);
+			r = inode_put(t, &in[i]);
 		if (r == 0)
-			r = inode_put(t, &in);
-		if (r == 0)
-			r = show(t, &in.a);
+			r = show(t, &in[i].a);
 	}
 	return r;
 }

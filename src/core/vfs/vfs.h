@@ -129,7 +129,8 @@ enum {
 	VFS_SET_MTIME = 32,
 	VFS_SET_ATIME_NOW = 64,
 	VFS_SET_MTIME_NOW = 128,
-	VFS_SET_CTIME = 256
+	VFS_SET_CTIME = 256,
+	VFS_SETS_MASK = VFS_SET_MODE | VFS_SET_ATIME | VFS_SET_MTIME /* what VFS_SETATTRS can set */
 };
 
 struct vfs_lock {
@@ -274,7 +275,7 @@ int vfs_stat(struct vfs *v, const struct vol_ino *ino, struct vfs_attr *ret);
 /* One file of VFS_SETATTRS: modes and times, and the time of the change. */
 struct vfs_set {
 	uint64_t num; /* of the file; != 0 */
-	uint32_t set; /* of VFS_SET_MODE, _ATIME, _MTIME */
+	uint32_t set; /* of VFS_SETS_MASK */
 	uint32_t mode;
 	int64_t atime_ns, mtime_ns, ctime_ns;
 };

@@ -49,12 +49,16 @@ static void gate_pass(struct mount *m)
 	pthread_rwlock_unlock(&m->gate);
 }
 
+/* Answers about it that are on their way are older. */
+static void note(struct mount *m, const struct vol_ino *ino)
+{
+	atomic_fetch_add(counter(m, ino), 1);
+	atomic_fetch_add(&m->pushes, 1);
+}
+
 void cache_noted(void *ctx, const struct proto_push *p)
 {
-	struct mount *m = ctx;
-
-	atomic_fetch_add(counter(m, &p->ino), 1);
-	atomic_fetch_add(&m->pushes, 1);
+	note(ctx, &p->ino);
 }
 
 /* ---- telling the kernel ---- */
@@ -408,8 +412,7 @@ bool cache_learn(struct mount *m, struct node *n, const struct vfs_attr *a, bool
 
 void cache_older(struct mount *m, struct node *n)
 {
-	atomic_fetch_add(counter(m, &n->ino), 1);
-	atomic_fetch_add(&m->pushes, 1);
+	note(m, &n->ino);
 	cache_unsure(n);
 }
 

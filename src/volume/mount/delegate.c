@@ -155,6 +155,15 @@ static void hand_over(struct delegs *t)
 		}
 }
 
+/* Attributes were set. Inside the gate. */
+static void learn_set(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep)
+{
+	(void)end_changed(m, n, a, keep);
+	pthread_mutex_lock(&n->lock);
+	n->touched = a->version;
+	pthread_mutex_unlock(&n->lock);
+}
+
 /* What came of it. Not under lock. */
 static void learn(struct mount *m, struct errand *e, int r, const struct vfs_result *res, bool keep,
 		  bool last)
@@ -165,13 +174,10 @@ static void learn(struct mount *m, struct errand *e, int r, const struct vfs_res
 		gate_in(m);
 		if (e->op.type == VFS_UNLINK)
 			(void)cache_learn(m, e->n, &res->gone, false, NULL);
+		else if (e->op.type == VFS_SETATTR)
+			learn_set(m, e->n, &res->attr, keep);
 		else
 			(void)end_changed(m, e->n, &res->attr, keep);
-		if (e->op.type == VFS_SETATTR) {
-			pthread_mutex_lock(&e->n->lock);
-			e->n->touched = res->attr.version;
-			pthread_mutex_unlock(&e->n->lock);
-		}
 		if (last && res->parent.mode) /* else the folder's times are newer here */
 			(void)cache_learn(m, folder, &res->parent, keep, NULL);
 		gate_out(m);
@@ -243,8 +249,7 @@ static void run_here(struct mount *m, struct errand *e)
 /* May it be sent with others? */
 static bool may_go_along(const struct errand *e)
 {
-	return e->op.type == VFS_SETATTR &&
-	       !(e->op.set & ~(uint32_t)(VFS_SET_MODE | VFS_SET_ATIME | VFS_SET_MTIME)) &&
+	return e->op.type == VFS_SETATTR && !(e->op.set & ~(uint32_t)VFS_SETS_MASK) &&
 	       atomic_load(&e->n->writing) == 0; /* else what is known here of the file is still to come */
 }
 
@@ -264,19 +269,6 @@ static uint32_t companions(struct errand *e, uint64_t now, struct errand **ret)
 		ret[n++] = x;
 	}
 	return n;
-}
-
-/* What the answer says of a file; NULL: it is one to a retry, which says nothing. */
-static void learn_set(struct mount *m, struct node *n, const struct vfs_attr *a, bool keep)
-{
-	if (!a || !vol_ino_eq(&a->ino, &n->ino)) {
-		cache_older(m, n);
-		return;
-	}
-	(void)end_changed(m, n, a, keep);
-	pthread_mutex_lock(&n->lock);
-	n->touched = a->version;
-	pthread_mutex_unlock(&n->lock);
 }
 
 /* All or none: 0 or -errno. Not under lock; they are marked as running. */
@@ -313,10 +305,13 @@ static int run_together(struct mount *m, struct errand *const *e, uint32_t n)
 	gate_in(m);
 	for (uint32_t i = 0; i < n; i++) {
 		struct vfs_attr a;
-		bool told = r == 0 && vfs_attr_decode(res.data.data, res.data.len, &at, &a) == 0;
+		bool told = r == 0 && vfs_attr_decode(res.data.data, res.data.len, &at, &a) == 0 &&
+			    vol_ino_eq(&a.ino, &node[i]->ino);
 
-		if (r == 0)
-			learn_set(m, node[i], told ? &a : NULL, leased && tick_same(m, &tick[i]));
+		if (told)
+			learn_set(m, node[i], &a, leased && tick_same(m, &tick[i]));
+		else if (r == 0) /* the answer to a retry, which says nothing of them */
+			cache_older(m, node[i]);
 		atomic_fetch_sub(&node[i]->writing, 1);
 	}
 	gate_out(m);

@@ -359,20 +359,6 @@ int change_call(struct mount *m, struct node *n, struct node *n2, struct vfs_op 
 	return change_now(m, n, n2, op, res, ret_leased);
 }
 
-int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
-	       bool *ret_leased)
-{
-	struct vclient_slot *s = slot_of(m);
-	int r;
-
-	vclient_forks_begin(s);
-	r = vclient_call(s, op, res, ret_leased);
-	changed(s, n, r, op->pid);
-	if (n2 && n2 != n)
-		changed(s, n2, r, op->pid);
-	return r;
-}
-
 int change_many(struct mount *m, struct node *const *n, const uint32_t *pid, uint32_t count,
 		struct vfs_op *op, struct vfs_result *res, bool *ret_leased)
 {
@@ -384,6 +370,15 @@ int change_many(struct mount *m, struct node *const *n, const uint32_t *pid, uin
 	for (uint32_t i = 0; i < count; i++)
 		changed(s, n[i], r, pid[i]);
 	return r;
+}
+
+int change_now(struct mount *m, struct node *n, struct node *n2, struct vfs_op *op, struct vfs_result *res,
+	       bool *ret_leased)
+{
+	struct node *const both[] = {n, n2};
+	const uint32_t pid[] = {op->pid, op->pid};
+
+	return change_many(m, both, pid, n2 && n2 != n ? 2 : 1, op, res, ret_leased);
 }
 
 int node_sync(struct mount *m, struct node *n, uint32_t tid)
